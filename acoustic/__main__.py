@@ -1,0 +1,6 @@
+"""`python -m acoustic` is the `acoustic` command."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The inference lane: one thread that owns the backend and fills its batches with segments of whatever files are
+waiting.
+
+Files arrive from several decoding threads; a batch may hold segments of several files, and a long file may take several
+batches. Every file gets the votes of its own segments back, in order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .records import Votes
+
+
+@dataclass(frozen=True, slots=True)
+class LaneAnswer:
+    """Votes of one file's segments; `wait_ms` from submission to the start of its first batch, `inference_ms` from
+    there to the end of its last one (shared with the other files of those batches)."""
+
+    votes: Votes
+    wait_ms: float
+    inference_ms: float
+
+
+@dataclass(slots=True)
+class _Job:
+    mels: np.ndarray
+    submitted: float
+    future: Future[LaneAnswer] = field(default_factory=Future)
+    votes: list[Votes] = field(default_factory=list)
+    taken: int = 0
+    started: float = 0.0
+
+
+class InferenceLane:
+    """`submit` from any thread; the network runs in one. `backend` maps (B, n_mels, 224) to the Votes of B segments."""
+
+    def __init__(self, backend: Callable[[np.ndarray], Votes], batch_size: int) -> None:
+        self._backend = backend
+        self._batch_size = batch_size
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self.batch_sizes: dict[int, int] = {}
+        """how many batches of each size have run"""
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    def submit(self, mels: np.ndarray) -> Future[LaneAnswer]:
+        """Ask for the votes of normalised mels (K, n_mels, 224), K >= 1. The future fails with what the backend
+        raises.
+        """
+        job = _Job(mels, time.perf_counter())
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the inference lane is closed")
+            self._jobs.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what was submitted, then stop. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        waiting: list[_Job] = []
+        closing = False
+        while waiting or not closing:
+            if not waiting and (job := self._jobs.get()) is not None:
+                waiting.append(job)
+            elif not waiting:
+                closing = True
+                continue
+            closing = self._drain(waiting) or closing
+            self._run_batch(waiting)
+            waiting = [job for job in waiting if not job.future.done()]
+
+    def _drain(self, waiting: list[_Job]) -> bool:
+        """Move to `waiting` what has been submitted, as far as one batch can hold it; True when asked to stop."""
+        while sum(len(job.mels) - job.taken for job in waiting) < self._batch_size:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            waiting.append(job)
+        return False
+
+    def _run_batch(self, waiting: list[_Job]) -> None:
+        """One network call over the first `batch_size` segments that wait; its error fails every file that took
+        part.
+        """
+        share: list[tuple[_Job, int]] = []
+        room = self._batch_size
+        for job in waiting:
+            n = min(room, len(job.mels) - job.taken)
+            if n:
+                share.append((job, n))
+                room -= n
+        now = time.perf_counter()
+        for job, _ in share:
+            job.started = job.started or now
+        try:
+            self._share_out(share)
+        except Exception as error:  # the lane must outlive any failure of a backend; the error goes to the callers
+            for job, _ in share:
+                if not job.future.done():
+                    job.future.set_exception(error)
+
+    def _share_out(self, share: list[tuple[_Job, int]]) -> None:
+        """Run the batch and give each file the votes of its own segments."""
+        votes = self._backend(np.concatenate([job.mels[job.taken : job.taken + n] for job, n in share]))
+        n_asked = sum(n for _, n in share)
+        if len(votes) != n_asked:
+            raise RuntimeError(f"the backend gave {len(votes)} votes for {n_asked} segments")
+        self.batch_sizes[n_asked] = self.batch_sizes.get(n_asked, 0) + 1
+        at = 0
+        for job, n in share:
+            job.votes.append(Votes(*(a[at : at + n] for a in (votes.logits, votes.tag_logits, votes.embeddings))))
+            job.taken += n
+            at += n
+            if job.taken == len(job.mels):
+                job.future.set_result(_answer(job))
+
+
+def _answer(job: _Job) -> LaneAnswer:
+    end = time.perf_counter()
+    columns = ([getattr(v, name) for v in job.votes] for name in ("logits", "tag_logits", "embeddings"))
+    votes = Votes(*(np.concatenate(column) for column in columns))
+    return LaneAnswer(votes, (job.started - job.submitted) * 1e3, (end - job.started) * 1e3)

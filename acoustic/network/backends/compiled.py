@@ -1,0 +1,137 @@
+"""The network through torch.compile, made ready in the background while the eager path answers.
+
+A compiled graph is for one batch size, so there are a few fixed ones: a batch is padded up to the next, a larger one is
+cut. A size is used once it is compiled, its answers equal the eager ones, and it is not slower than they are.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import BackendError
+from ...records import Votes
+from ..vit import Answers
+from .eager import MIN_COSINE, EagerBackend, best_ms, cosine, probe, run
+
+BATCH_SIZES = (1, 3, 8)  # one segment; a short track's; the engine's usual batch
+CLOSE_S = 1.0  # the wait of `close` for a warm-up that is about to end
+
+Compile = Callable[..., Callable[[Tensor], Answers]]
+
+
+class CompiledBackend:
+    """A Backend around an EagerBackend. `compile` is torch.compile; tests hand in others."""
+
+    name = "compiled"
+
+    def __init__(
+        self, eager: EagerBackend, batch_sizes: Sequence[int] = BATCH_SIZES, compile: Compile = torch.compile
+    ) -> None:
+        self._eager = eager
+        self._sizes = tuple(sorted(batch_sizes))
+        self._compile = compile
+        self._graph: Callable[[Tensor], Answers] | None = None
+        self._states = dict.fromkeys(self._sizes, "waiting")
+        self._numbers: dict[int, dict[str, float]] = {}
+        self._error = ""
+        self._stop = threading.Event()
+        self._warm_up = threading.Thread(target=self._warm_up_all, name="torch-compile", daemon=True)
+        self._warm_up.start()
+
+    @property
+    def device(self) -> str:
+        return self._eager.device
+
+    @property
+    def precision(self) -> str:
+        return self._eager.precision
+
+    def __call__(self, mels: np.ndarray) -> Votes:
+        tensor = self._eager.as_input(mels)
+        step = self._sizes[-1]
+        if len(mels) <= step:
+            return self._answer(tensor)
+        parts = [self._answer(tensor[start : start + step]) for start in range(0, len(mels), step)]
+        return Votes(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.tag_logits for part in parts]),
+            np.concatenate([part.embeddings for part in parts]),
+        )
+
+    def _answer(self, mels: Tensor) -> Votes:
+        """At most the largest size: by the compiled graph if its size is ready, else by the eager network."""
+        n = len(mels)
+        size = next(size for size in self._sizes if size >= n)
+        if n == 0 or self._graph is None or self._states[size] != "ready":
+            return run(self._eager.network, mels)
+        try:
+            votes = self._run_padded(mels, size)
+        except BackendError as error:
+            self._states[size], self._error = "failed", error.message
+            return run(self._eager.network, mels)
+        return Votes(votes.logits[:n], votes.tag_logits[:n], votes.embeddings[:n])
+
+    def _run_padded(self, mels: Tensor, size: int) -> Votes:
+        assert self._graph is not None
+        padding = mels.new_zeros(size - len(mels), *mels.shape[1:])
+        return run(self._graph, torch.cat([mels, padding]))
+
+    def _warm_up_all(self) -> None:
+        size = 0
+        try:
+            self._graph = self._compile(self._eager.network, dynamic=False)
+            for size in self._sizes:
+                if self._stop.is_set():
+                    return
+                self._states[size] = "compiling"
+                self._states[size] = self._warm_up_one(size)
+        except Exception as error:  # torch.compile fails in its own ways (no C++ compiler, ...); the eager path goes on
+            cause = str(error).strip().splitlines()
+            self._error = f"{type(error).__name__}: {cause[0] if cause else ''}"
+            self._states.update({s: "failed" for s in self._sizes if s >= size})
+
+    def _warm_up_one(self, size: int) -> str:
+        """Compile for `size`, then compare with the eager path: "ready", "slower" or "differs"."""
+        mels = probe(self._eager.network.architecture.n_mels)
+        mels = np.resize(mels, (size, *mels.shape[1:]))
+        tensor = self._eager.as_input(mels)
+        start = time.perf_counter()
+        found = self._run_padded(tensor, size)
+        compile_ms = 1e3 * (time.perf_counter() - start)
+        expected = self._eager(mels)
+        similarity = cosine(expected.logits, found.logits)
+        eager_ms = best_ms(self._eager, mels)
+        compiled_ms = best_ms(lambda _: self._run_padded(tensor, size), mels)
+        self._numbers[size] = {
+            "first_ms": round(compile_ms, 1),
+            "eager_ms": round(eager_ms, 2),
+            "compiled_ms": round(compiled_ms, 2),
+            "cosine": round(similarity, 6),
+        }
+        if similarity < MIN_COSINE:
+            return "differs"
+        return "ready" if compiled_ms <= eager_ms else "slower"
+
+    def describe(self) -> dict[str, Any]:
+        """The eager description, and under "compiled" each batch size's state and measured times."""
+        sizes = {str(size): {"state": self._states[size], **self._numbers.get(size, {})} for size in self._sizes}
+        return {**self._eager.describe(), "name": self.name, "compiled": {"sizes": sizes, "error": self._error or None}}
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the warm-up is over; whether it is."""
+        self._warm_up.join(timeout_s)
+        return not self._warm_up.is_alive()
+
+    def close(self) -> None:
+        """Let the warm-up end with the size at hand. It cannot be interrupted and may take a minute, so it is not
+        waited for: its thread is a daemon, and the process may end.
+        """
+        self._stop.set()
+        self._warm_up.join(CLOSE_S)

@@ -1,0 +1,177 @@
+"""The network: a Vision Transformer (Dosovitskiy et al., 2021) that reads one-channel mels.
+
+    mels (B, 1, n_mels, 224) -> tokens -> transformers' ViT layers -> pooled (B, width) -> genre, tags, embedding
+
+The patch grid is (n_mels / 16) x 14. Tokens come from 16 x 16 patches, or from a stem of four 3 x 3 convolutions of
+stride 2 (Xiao et al., "Early Convolutions Help Transformers See Better", 2021), which learn faster from little data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..records import N_FRAMES
+
+PATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The shape of a network; stored in its card.
+
+    `n_embedding` is the width of the embedding head, 0 for the pooled state itself.
+    """
+
+    width: int = 192
+    depth: int = 12
+    n_heads: int = 3
+    mlp_ratio: float = 4.0
+    stem: Literal["patch", "conv"] = "patch"
+    pooling: Literal["cls", "mean"] = "cls"
+    n_mels: int = 224
+    n_classes: int = 16
+    n_tags: int = 0
+    n_embedding: int = 0
+    layer_norm_eps: float = 1e-6
+    head_hidden: int = 0
+    """width of the genre head's hidden layer, 0 for a linear head"""
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> Architecture:
+        """ViT-B/16, ViT-S/16 or ViT-Ti/16 (Touvron et al., 2021, for the smaller two), with `changes`."""
+        return cls(**{**SIZES[name], **changes})
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches in frequency and time."""
+        return self.n_mels // PATCH, N_FRAMES // PATCH
+
+    @property
+    def n_patches(self) -> int:
+        rows, columns = self.grid
+        return rows * columns
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "ViT-B/16": {"width": 768, "depth": 12, "n_heads": 12},
+    "ViT-S/16": {"width": 384, "depth": 12, "n_heads": 6},
+    "ViT-Ti/16": {"width": 192, "depth": 12, "n_heads": 3},
+}
+
+
+class Answers(NamedTuple):
+    """What the network says of a batch: genre logits (B, C), tag logits (B, T), embeddings (B, D)."""
+
+    logits: Tensor
+    tag_logits: Tensor
+    embedding: Tensor
+
+
+class PatchStem(nn.Module):
+    """One 16 x 16 convolution of stride 16: (B, 1, n_mels, 224) -> (B, width, rows, columns)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(1, width, PATCH, PATCH)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        return self.projection(mels)
+
+
+class ConvStem(nn.Module):
+    """Four 3 x 3 convolutions of stride 2 and a 1 x 1 projection: the same grid, softer edges."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = [1, width // 8, width // 4, width // 2, width]
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(channels):
+            layers += [nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, width, 1))
+
+    def forward(self, mels: Tensor) -> Tensor:
+        return self.layers(mels)
+
+
+class MelViT(nn.Module):
+    """See the module's docstring. `forward` takes normalised mels, float, (B, n_mels, 224) or (B, 1, n_mels, 224)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        # nearly half of the start-up time; whoever only reads a card does not pay for it
+        from transformers import ViTConfig
+        from transformers.models.vit.modeling_vit import ViTLayer
+
+        super().__init__()
+        a = self.architecture = architecture
+        if a.n_mels % PATCH or a.n_mels <= 0:
+            raise ValueError(f"n_mels must be a positive multiple of {PATCH}, got {a.n_mels}")
+        self.stem = ConvStem(a.width) if a.stem == "conv" else PatchStem(a.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, a.width)) if a.pooling == "cls" else None
+        n_positions = a.n_patches + (a.pooling == "cls")
+        self.position = nn.Parameter(torch.zeros(1, n_positions, a.width))
+        config = ViTConfig(
+            hidden_size=a.width,
+            num_hidden_layers=a.depth,
+            num_attention_heads=a.n_heads,
+            intermediate_size=int(a.width * a.mlp_ratio),
+            layer_norm_eps=a.layer_norm_eps,
+            hidden_act="gelu",
+            attn_implementation="sdpa",  # type: ignore[call-arg]  # taken through **kwargs
+        )
+        self.layers = nn.ModuleList(ViTLayer(config) for _ in range(a.depth))
+        self.norm = nn.LayerNorm(a.width, eps=a.layer_norm_eps)
+        self.genre: nn.Module = nn.Linear(a.width, a.n_classes)
+        if a.head_hidden:
+            self.genre = nn.Sequential(
+                nn.Linear(a.width, a.head_hidden), nn.GELU(), nn.Linear(a.head_hidden, a.n_classes)
+            )
+        self.tags = nn.Linear(a.width, a.n_tags) if a.n_tags else None
+        self.embedding = nn.Linear(a.width, a.n_embedding) if a.n_embedding else None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Truncated normals of 0.02, as ViT's reference implementation has them; convolutions keep torch's own."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.position, std=0.02)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def forward(self, mels: Tensor, keep: Tensor | None = None) -> Answers:
+        """`keep` (B, n) holds indices of the patches that are seen (patch drop-out, training only)."""
+        return self.answer(self.pooled(mels, keep))
+
+    def answer(self, pooled: Tensor) -> Answers:
+        """The heads: (B, width) -> Answers."""
+        empty = pooled.new_zeros(len(pooled), 0)
+        return Answers(
+            self.genre(pooled),
+            empty if self.tags is None else self.tags(pooled),
+            pooled if self.embedding is None else self.embedding(pooled),
+        )
+
+    def pooled(self, mels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, n_mels, 224) -> (B, width): the class token, or the mean of the patches."""
+        if mels.ndim == 3:
+            mels = mels.unsqueeze(1)
+        tokens = self.stem(mels).flatten(2).transpose(1, 2)
+        tokens = tokens + (self.position if self.cls_token is None else self.position[:, 1:])
+        if keep is not None:
+            tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        if self.cls_token is not None:
+            cls = (self.cls_token + self.position[:, :1]).expand(len(tokens), -1, -1)
+            tokens = torch.cat([cls, tokens], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        tokens = self.norm(tokens)
+        return tokens.mean(dim=1) if self.cls_token is None else tokens[:, 0]

@@ -1,0 +1,162 @@
+"""Every setting in one table: name, default, unit, help. The only reader of os.environ.
+
+A setting is taken, in this order, from the caller, from the environment (`ACOUSTIC_` + its name in capitals), from its
+default. Derived folders come from platformdirs' conventions through the entry points, so that importing this module
+touches nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ENV_PREFIX = "ACOUSTIC_"
+
+
+def _setting(default: Any, unit: str, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+    meta = {"unit": unit, "help": help, "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force. Build with `Settings.load()`; change one with `dataclasses.replace`."""
+
+    # model and device
+    model: str = _setting("", "name or folder", "Model to use; empty takes the embedded default.")
+    device: str = _setting("auto", "auto|cpu|cuda|mps", "Where the network runs.")
+    compile: bool = _setting(
+        False, "on|off", "torch.compile in the background; the uncompiled path answers until then."
+    )
+    batch_size: int = _setting(8, "segments", "Most segments in one network call.", minimum=1, maximum=1024)
+    decode_workers: int = _setting(2, "threads", "Files decoded at the same time.", minimum=1, maximum=64)
+    torch_threads: int = _setting(
+        0, "threads", "Threads of the network; 0 takes the cores of this process.", minimum=0, maximum=512
+    )
+    # what is analysed
+    n_segments: int = _setting(0, "segments", "Segments a track; 0 takes the model card's.", minimum=0, maximum=64)
+    segment_mode: str = _setting("", "spread|middle", "Where segments are taken; empty takes the model card's.")
+    denoise: bool = _setting(False, "on|off", "Spectral subtraction before the mel.")
+    compress: bool = _setting(False, "on|off", "Dynamic-range compression before the mel.")
+    rules: bool = _setting(False, "on|off", "Music-knowledge rules after the vote.")
+    # bounds on untrusted files
+    min_sample_rate_hz: int = _setting(4_000, "Hz", "Lowest sample rate accepted.", minimum=1)
+    max_sample_rate_hz: int = _setting(768_000, "Hz", "Highest sample rate accepted.", minimum=1)
+    max_channels: int = _setting(32, "channels", "Most channels accepted.", minimum=1)
+    min_duration_s: float = _setting(1.0, "s", "Shortest audio accepted.", minimum=0.0)
+    max_duration_s: float = _setting(36_000.0, "s", "Longest audio accepted.", minimum=1.0)
+    max_file_mb: float = _setting(2_048.0, "MB (2^20 bytes)", "Largest file accepted.", minimum=0.001)
+    whole_file_s: float = _setting(
+        60.0, "s", "Up to this length a file is read whole; a longer one by slices.", minimum=1.0
+    )
+    # cache
+    cache_dir: str = _setting("", "folder", "Where derived arrays are kept; empty takes `cache/` of the project.")
+    cache_mb: float = _setting(2_048.0, "MB (2^20 bytes)", "Most disk that the cache may take.", minimum=0.0)
+    cache_entries: int = _setting(1_000, "entries", "Entries of the cache held in memory.", minimum=0)
+    # folders and page
+    data_dir: str = _setting("", "folder", "The person's data (imported models); empty takes the platform's place.")
+    host: str = _setting("127.0.0.1", "address", "Address that the page listens on.")
+    open_browser: bool = _setting(True, "on|off", "Open the page in a browser where there is a display.")
+    port: int = _setting(
+        7860, "port", "Port of the page; the next free one is taken if it is busy.", minimum=0, maximum=65_535
+    )
+
+    @classmethod
+    def load(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Settings from `overrides` (None means not given), else the environment, else the defaults.
+
+        Raises SettingsError for an unknown name, a value of the wrong kind, or one out of range.
+        """
+        env = os.environ if env is None else env
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(overrides) - set(fields))
+        if unknown:
+            raise SettingsError(f"no setting is called {unknown[0]!r}", f"The settings are: {', '.join(fields)}.")
+        values: dict[str, Any] = {}
+        for name, spec in fields.items():
+            raw: Any = overrides.get(name)
+            if raw is None:
+                raw = env.get(ENV_PREFIX + name.upper())
+            if raw is not None:
+                values[name] = _parse(name, raw, type(spec.default), spec.metadata)
+        return cls(**values)
+
+    def n_threads(self) -> int:
+        """Threads of the network: more than there are cores would make it several times slower."""
+        return self.torch_threads or available_cores()
+
+    def cache_folder(self) -> Path:
+        return Path(self.cache_dir).expanduser() if self.cache_dir else PROJECT_ROOT / "cache"
+
+    def data_folder(self) -> Path:
+        """The person's data folder: never inside the project, never in a cache."""
+        if self.data_dir:
+            return Path(self.data_dir).expanduser()
+        import platformdirs  # only the entry points ask for it
+
+        return Path(platformdirs.user_data_dir("acousticsense", appauthor=False))
+
+
+def _parse(name: str, raw: Any, kind: type, meta: Mapping[str, Any]) -> Any:
+    try:
+        value = _parse_bool(raw) if kind is bool else kind(raw)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} = {raw!r} is not a {kind.__name__} ({meta['unit']})") from None
+    choices = meta["unit"].split("|")
+    if kind is str and len(choices) > 1 and value not in (*choices, ""):
+        raise SettingsError(f"{name} = {value!r} is none of {', '.join(choices)}")
+    low, high = meta["minimum"], meta["maximum"]
+    if kind in (int, float) and not ((low is None or value >= low) and (high is None or value <= high)):
+        raise SettingsError(
+            f"{name} = {value} {meta['unit']} is out of range (from {low} to {'no limit' if high is None else high})"
+        )
+    return value
+
+
+def _parse_bool(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(raw)
+
+
+def available_cores() -> int:
+    """Cores that this process may use (its affinity), which in a container is less than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def upload_folder() -> Path:
+    """Where the page keeps what browsers send: a folder of this account alone, below the system's temporary one."""
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"acousticsense-{owner}"
+
+
+def prepare_process(settings: Settings) -> None:
+    """Set what must be set once a process, at the entry and never at import.
+
+    NUMBA_CACHE_DIR lets librosa's compiled functions survive the process; analytics and telemetry of libraries are off;
+    hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept.
+    """
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.cache_folder() / "numba"))
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def has_display() -> bool:
+    """Whether a browser window could be opened for the person."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,85 @@
+"""A trained student -> a model folder: calibrate on held-out groups, describe, save."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..network import backends
+from ..network.card import ModelCard
+from ..network.registry import save_model
+from ..records import Calibration
+from .calibrate import TrackVotes, fit_calibration, votes_of
+from .config import TrainConfig
+from .labels import index_of
+from .train import Prepared, Student
+
+
+def finish(config: TrainConfig, prepared: Prepared, student: Student, folder: Path) -> ModelCard:
+    """Fit the calibration on the held-out part and write `folder`; returns the card."""
+    unstandardize_tags(student, prepared)
+    backend = backends.create(student.network, "cpu", use_fp16=False)
+    tracks = []
+    for track in prepared.held:
+        row = prepared.rows[track]
+        votes = votes_of(prepared.dataset.store, track, config, config.segments, backend)
+        tracks.append(TrackVotes(votes, index_of(row, config.labels), row.kind == "music", row.group))
+    calibration, report = fit_calibration(tracks, config.tags, config)
+    card = describe(config, prepared, student, calibration, {"held_out": report})
+    return save_model(folder, student.network, card)
+
+
+@torch.no_grad()
+def unstandardize_tags(student: Student, prepared: Prepared) -> None:
+    """Fold mean and deviation of the tag targets into the tag head: it then gives logits, as its teacher does."""
+    head, scale = student.network.tags, prepared.dataset.scales[1]
+    if head is not None:
+        std, mean = (torch.from_numpy(x.astype("float32")) for x in (scale.std, scale.mean))
+        head.weight.mul_(std[:, None])
+        head.bias.mul_(std).add_(mean)
+
+
+def describe(
+    config: TrainConfig, prepared: Prepared, student: Student, calibration: Calibration, measured: dict[str, Any]
+) -> ModelCard:
+    """The card: what the model is, what it learned from, with licences, and what was measured."""
+    sources = {
+        source.name: {
+            "what": source.cite,
+            "licence": source.licence,
+            "n_files": sum(row.source == source.name for row in prepared.rows),
+            "n_held_out": sum(prepared.rows[t].source == source.name for t in prepared.held),
+            "share": source.share,
+            "label_weight": source.label_weight,
+        }
+        for source in config.sources
+    }
+    teachers = {t.name: {"what": t.cite, "licence": t.licence} for t in config.teachers}
+    recipe = {
+        "samples": config.samples,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "patch_dropout": config.patch_dropout,
+        "seed": config.seed,
+        "hours_of_audio": round(
+            float(prepared.dataset.store.offsets[-1]) / prepared.dataset.store.sample_rate / 3600, 2
+        ),
+    }
+    return ModelCard(
+        name=config.name,
+        labels=config.labels,
+        tag_labels=config.tags,
+        architecture=student.network.architecture,
+        mel=config.mel,
+        segments=config.segments,
+        calibration=calibration,
+        training={"sources": sources, "teachers": teachers, "recipe": recipe},
+        metrics=measured,
+        licence=config.licence,
+        description=config.description,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        weights={},
+    )

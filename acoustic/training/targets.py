@@ -1,0 +1,201 @@
+"""What the teachers say of every file, asked once and kept.
+
+A folder holds all waveforms at the model's rate as one flat int16 file, and for each teacher its logits and
+embeddings on a regular grid of windows. The target of any crop is then the mean of the windows, each weighted by the
+fourth power of its overlap: a crop that starts between two windows gets a blend of both, one that coincides with a
+window gets just that. Everything is written aside and renamed, so a run that was killed starts again with what was
+finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from ..errors import AudioError, ManifestError
+from ..settings import Settings
+from ..signal import audio
+from .config import TeacherSpec
+from .manifest import Row
+from .teachers import accelerate, load_teacher
+
+BATCH = 8
+FULL_SCALE = 32_767
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherAnswers:
+    """One teacher's answers: logits (W, T) and embeddings (W, D) of W windows that start at `start_s` (W,). The
+    windows of track i are `first[i]` to `first[i + 1]`."""
+
+    spec: TeacherSpec
+    tags: tuple[str, ...]
+    logits: np.ndarray
+    embedding: np.ndarray
+    start_s: np.ndarray
+    first: np.ndarray
+
+    def weights(self, track: int, start_s: float, length_s: float) -> tuple[slice, np.ndarray]:
+        """The windows of `track` and what each counts for the crop, shape (n,), sum 1."""
+        windows = slice(int(self.first[track]), int(self.first[track + 1]))
+        begin = self.start_s[windows]
+        overlap = np.minimum(begin + self.spec.window_s, start_s + length_s) - np.maximum(begin, start_s)
+        weight = np.clip(overlap / self.spec.window_s, 1e-3, None) ** 4
+        return windows, weight / weight.sum()
+
+    def of_crop(self, track: int, start_s: float, length_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (T,) and embedding (D,) of one crop."""
+        windows, weight = self.weights(track, start_s, length_s)
+        return weight @ self.logits[windows], weight @ self.embedding[windows]
+
+
+class WaveformStore:
+    """All waveforms of a data set, mono int16 at one rate, as one memory-mapped file; `stamp` names what it was made
+    of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.stamp = str(index["stamp"])
+        self.sample_rate = int(index["sample_rate"])
+        self.files: list[str] = index["files"]
+        self.offsets = np.asarray(index["offsets"], dtype=np.int64)
+        self._samples = np.memmap(folder / "waveforms.i16", dtype=np.int16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def length(self, track: int) -> int:
+        return int(self.offsets[track + 1] - self.offsets[track])
+
+    def read(self, track: int, start: int = 0, n: int | None = None) -> np.ndarray:
+        """Samples [start, start + n) as float32 in [-1, 1]; tiled where the track is shorter than n."""
+        begin, end = int(self.offsets[track]) + start, int(self.offsets[track + 1])
+        stop = end if n is None else min(end, begin + n)
+        samples = self._samples[begin:stop].astype(np.float32) / FULL_SCALE
+        if n is not None and len(samples) < n:
+            whole = self.read(track)
+            samples = np.tile(whole, -(-(start + n) // len(whole)))[start : start + n]
+        return samples
+
+
+def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: int, report: Report) -> WaveformStore:
+    """Decode every row once. ManifestError names the file that cannot be decoded."""
+    files = [row.file for row in rows]
+    stamp = _stamp(sample_rate, [(file, *_size_and_time(data / file)) for file in files])
+    if (folder / "index.json").exists():
+        store = WaveformStore(folder)
+        if store.stamp == stamp:
+            return store
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(min_duration_s=0.1)
+    offsets = [0]
+    with open(folder / "waveforms.part", "wb") as out:
+        for i, file in enumerate(files):
+            report("decode", i, len(files))
+            try:
+                samples = audio.load(data / file, sample_rate, settings).samples
+            except AudioError as error:
+                raise ManifestError(f"{file}: {error.message}", error.hint) from error
+            np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tofile(out)
+            offsets.append(offsets[-1] + len(samples))
+    (folder / "waveforms.part").replace(folder / "waveforms.i16")
+    index = {"stamp": stamp, "sample_rate": sample_rate, "files": files, "offsets": offsets}
+    _write_aside(folder / "index.json", json.dumps(index))
+    return WaveformStore(folder)
+
+
+def ask_teacher(spec: TeacherSpec, store: WaveformStore, data: Path, folder: Path, report: Report) -> TeacherAnswers:
+    """The teacher's answers on every track, computed once and kept in `folder` for these waveforms and this teacher."""
+    kept = folder / f"{spec.name}.npz"
+    stamp = teacher_stamp(spec, store, data)
+    if not kept.exists() or _kept_stamp(kept) != stamp:
+        _compute(spec, store, data, kept, stamp, report)
+    with np.load(kept, allow_pickle=False) as arrays:
+        track, start_s = arrays["track"], arrays["start_s"]
+        first = np.searchsorted(track, np.arange(len(store) + 1))
+        tags = tuple(str(tag) for tag in arrays["tags"])
+        return TeacherAnswers(spec, tags, arrays["logits"], arrays["embedding"], start_s, first)
+
+
+def teacher_stamp(spec: TeacherSpec, store: WaveformStore, data: Path) -> str:
+    """Names what a teacher's answers depend on: the waveforms, the teacher's file and how it is asked."""
+    file = data / spec.file
+    source = file.read_bytes().hex() if file.is_file() else ""
+    return _stamp(store.stamp, source, spec.arguments, spec.window_s, spec.hop_s)
+
+
+def _kept_stamp(kept: Path) -> str:
+    with np.load(kept, allow_pickle=False) as arrays:
+        return str(arrays["stamp"]) if "stamp" in arrays else ""
+
+
+def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, stamp: str, report: Report) -> None:
+    plugged = load_teacher(data / spec.file, spec.arguments)
+    rate = plugged.sample_rate
+    n_window = round(spec.window_s * rate)
+    ask = accelerate(plugged, torch.randn(BATCH, n_window, generator=torch.Generator().manual_seed(0)) * 0.1)
+    batch = np.zeros((BATCH, n_window), np.float32)
+    logits, embeddings, tracks, starts = [], [], [], []
+    filled = 0
+    for track in range(len(store)):
+        report(spec.name, track, len(store))
+        samples = soxr.resample(store.read(track), store.sample_rate, rate)
+        if len(samples) < n_window:
+            samples = np.tile(samples, -(-n_window // max(1, len(samples))))
+        for start in _grid(len(samples), n_window, round(spec.hop_s * rate)):
+            batch[filled] = samples[start : start + n_window]
+            tracks.append(track)
+            starts.append(start / rate)
+            filled += 1
+            if filled == BATCH:
+                answer = ask(batch)
+                logits.append(answer[0])
+                embeddings.append(answer[1])
+                filled = 0
+    if filled:
+        answer = ask(batch)
+        logits.append(answer[0][:filled])
+        embeddings.append(answer[1][:filled])
+    part = kept.with_suffix(".part.npz")
+    np.savez(
+        part,
+        logits=np.concatenate(logits).astype(np.float32),
+        embedding=np.concatenate(embeddings).astype(np.float32),
+        track=np.asarray(tracks, dtype=np.int64),
+        start_s=np.asarray(starts, dtype=np.float64),
+        tags=np.asarray(plugged.tags),
+        stamp=np.asarray(stamp),
+    )
+    part.replace(kept)
+
+
+def _grid(n: int, window: int, hop: int) -> list[int]:
+    """Window starts: every hop, and one that ends with the track if more than a sixth of a window were left over."""
+    starts = list(range(0, n - window + 1, hop))
+    if n - (starts[-1] + window) > window / 6:
+        starts.append(n - window)
+    return starts
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _stamp(*parts: object) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _write_aside(path: Path, text: str) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

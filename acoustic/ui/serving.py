@@ -1,0 +1,94 @@
+"""How the page is built and served: nothing is fetched from, or told to, any other machine."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from ..errors import AcousticError, BackendError
+from ..settings import Settings, has_display
+from . import analyze, cards, theme, uploads
+from .desk import Desk
+
+if TYPE_CHECKING:
+    from ..workstation import Workstation
+
+N_PORTS = 100  # how many ports after the wanted one are tried
+SWEEP_EVERY_S = 3600
+
+
+def build(workstation: Workstation) -> gr.Blocks:
+    """The page; without a usable model it says what is wrong instead."""
+    upload_folder = Path(get_upload_folder())
+    upload_folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people drop is nobody else's business
+    uploads.sweep(upload_folder)
+    with gr.Blocks(
+        title="AcousticSense",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(SWEEP_EVERY_S, int(uploads.KEEP_S)),
+    ) as page:
+        try:
+            status = workstation.status()
+        except AcousticError as error:
+            gr.HTML(cards.header({}, theme.icon_svg()), apply_default_css=False)
+            gr.HTML(cards.problem(error.to_dict()), apply_default_css=False)
+            return page
+        gr.HTML(cards.header(status, theme.icon_svg()), elem_id="header", apply_default_css=False)
+        desk = gr.State(Desk())  # copied for each session
+        analyze.build(workstation, desk, upload_folder)
+        # Gradio's own schedule knows only what this process finished receiving
+        page.load(lambda: _swept(upload_folder), api_visibility="private", show_progress="hidden")
+    page.queue(api_open=False, default_concurrency_limit=4)
+    return page
+
+
+def _swept(folder: Path) -> None:
+    uploads.sweep(folder)
+
+
+def launch_arguments(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for `Blocks.launch`. Raises BackendError if no port is free."""
+    return {
+        "server_name": settings.host,
+        "server_port": free_port(settings.host, settings.port),
+        "share": False,
+        "inbrowser": settings.open_browser and has_display(),
+        "quiet": True,
+        "show_error": False,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "pwa": False,
+        "ssr_mode": False,
+        "max_file_size": int(settings.max_file_mb * 2**20),
+        "state_session_capacity": 200,
+        "theme": theme.theme(),
+        "css_paths": [theme.css_path()],
+        "head": theme.head(),
+        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
+    }
+
+
+def free_port(host: str, wanted: int) -> int:
+    """`wanted` or the next port that nothing listens on; 0 asks the system for any."""
+    for port in range(wanted, min(wanted + N_PORTS, 65_536)) if wanted else [0]:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no obstacle
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue
+                raise BackendError(
+                    f"cannot listen on {host}: {error.strerror}", "Set `host` to an address of this machine."
+                ) from error
+            return int(probe.getsockname()[1])
+    last = min(wanted + N_PORTS, 65_536) - 1
+    raise BackendError(f"no port is free from {wanted} to {last} on {host}", "Set `port` to another number.")

@@ -1,0 +1,64 @@
+"""How unsure an answer is, and the reasons for which a person should look at it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..records import AudioWarning, Calibration
+from .voting import mean_over_segments
+
+WARNINGS_TO_REVIEW = ("SILENT", "TRUNCATED")
+"""Audio warnings after which the answer stands on too little; they are reasons to review under their own codes."""
+
+
+def entropy_ratio(probabilities: np.ndarray) -> float:
+    """Shannon entropy / log(C) of (C,): 0 sure, 1 no idea; 0 where there is one class only."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    if len(p) < 2:
+        return 0.0
+    entropy = -float(np.sum(p * np.log(np.where(p > 0, p, 1.0))))
+    return min(max(entropy / math.log(len(p)), 0.0), 1.0)
+
+
+def margin(probabilities: np.ndarray) -> float:
+    """Best minus second-best probability of (C,), 0..1; the best itself where there is one class only."""
+    p = np.sort(np.asarray(probabilities, dtype=np.float64))
+    return float(p[-1] - p[-2]) if len(p) > 1 else float(p[-1])
+
+
+def music_score(tag_logits: np.ndarray, tag_labels: Sequence[str], calibration: Calibration) -> float | None:
+    """How surely this is music at all, 0..1: sigmoid(bias + sum of weight * the tag's mean logit over the segments).
+
+    `tag_logits` is (K, T). None where the model lacks one of the weighted tags (imported models have none): a score
+    made of the remaining ones would not be the one that was fitted.
+    """
+    columns = {tag: i for i, tag in enumerate(tag_labels)}
+    if not calibration.music_weights or any(tag not in columns for tag, _ in calibration.music_weights):
+        return None
+    means = mean_over_segments(np.asarray(tag_logits, dtype=np.float64))
+    x = calibration.music_bias + sum(weight * float(means[columns[tag]]) for tag, weight in calibration.music_weights)
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))  # neither can overflow
+
+
+def review_reasons(
+    *,
+    confidence: float,
+    margin: float,
+    agreement: float,
+    music: float | None,
+    calibration: Calibration,
+    warnings: Sequence[AudioWarning] = (),
+) -> tuple[str, ...]:
+    """Codes of the reasons, always in this order; empty where nobody needs to look."""
+    codes = {warning.code for warning in warnings}
+    checks = {
+        "LOW_CONFIDENCE": confidence < calibration.review_below_confidence,
+        "SMALL_MARGIN": margin < calibration.review_below_margin,
+        "SEGMENTS_DISAGREE": agreement < calibration.review_below_agreement,
+        "NOT_MUSIC": music is not None and music < calibration.music_threshold,
+        **{code: code in codes for code in WARNINGS_TO_REVIEW},
+    }
+    return tuple(code for code, holds in checks.items() if holds)

@@ -1,0 +1,32 @@
+"""The page: settings -> Workstation -> ui.build -> launch."""
+
+from __future__ import annotations
+
+import sys
+
+from acoustic.errors import AcousticError
+from acoustic.settings import Settings, prepare_process
+
+
+def main() -> int:
+    try:
+        settings = Settings.load()
+        prepare_process(settings)
+        from acoustic import ui
+        from acoustic.workstation import Workstation
+
+        with Workstation(settings) as workstation:
+            page = ui.build(workstation)
+            _, url, _ = page.launch(**ui.launch_arguments(settings), prevent_thread_lock=True)
+            sys.stdout.write(f"AcousticSense is ready: {url}\n")
+            sys.stdout.flush()
+            workstation.classifier.warm_up()  # while the person looks for a song
+            page.block_thread()
+    except AcousticError as error:
+        sys.stderr.write(f"error: {error.message}\n{error.hint}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""How long a person waits for one song of three minutes, by format: first answer, cached answer, and where it went.
+
+    python -m bench.latency [--rounds 7]
+
+The song is synthetic and made here. Beside ours, in the same interleaved rounds, stands decoding the whole file with
+`librosa.load`, which is where most analysis scripts begin; ratios are medians of paired rounds, so that a busy machine
+disturbs both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+
+from acoustic.engine import OptimizedAudioClassifier
+from acoustic.settings import Settings, prepare_process
+
+FORMATS = ("mp3", "flac", "wav", "ogg")
+SECONDS, RATE = 180, 44_100
+
+
+def write_song(path: Path, seed: int) -> None:
+    """Chords, bass and a beat in stereo; in blocks, because long Vorbis writes crash libsndfile."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(SECONDS * RATE) / RATE
+    beat = np.exp(-((t * 2.1) % 1.0) * 12)
+    tone = sum(np.sin(2 * np.pi * hz * t) for hz in rng.uniform(60, 1500, 6)) / 12
+    mono = tone * (0.5 + 0.5 * beat) + 0.1 * beat * rng.normal(0, 1, len(t))
+    stereo = np.stack([mono, np.roll(mono, 400)], axis=1).astype(np.float32) * 0.6
+    with soundfile.SoundFile(path, "w", RATE, 2) as out:
+        for start in range(0, len(stereo), RATE):
+            out.write(stereo[start : start + RATE])
+
+
+def elapsed_ms(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as folder:
+        settings = Settings(cache_dir=folder)
+        prepare_process(settings)
+        with OptimizedAudioClassifier(settings=settings, n_threads=settings.n_threads()) as ours:
+            ours.warm_up()
+            print(f"model {ours.card.name}, {ours.backend.name} {ours.backend.precision}, {rounds} rounds, medians")
+            print("format  first ms  (load / mel / network)   cached ms  librosa.load ms  load : first  first : cached")
+            for name in FORMATS:
+                print(line(ours, Path(folder), name, rounds))
+
+
+def line(ours: OptimizedAudioClassifier, folder: Path, name: str, rounds: int) -> str:
+    first, cached, whole, stages = [], [], [], []
+    for i in range(rounds):
+        path = folder / f"{i}.{name}"
+        write_song(path, i)
+        whole.append(elapsed_ms(lambda p=path: librosa.load(p, sr=22_050)))
+        analysis = ours.analyze(path)
+        assert not analysis.cached
+        first.append(analysis.timings_ms["total"])
+        stages.append([analysis.timings_ms[s] for s in ("load_audio", "mel_spectrogram", "inference")])
+        cached.append(elapsed_ms(lambda p=path: ours.analyze(p)))
+        path.unlink()
+    load, mel, network = np.median(stages, axis=0)
+    to_load = statistics.median(w / f for w, f in zip(whole, first, strict=True))
+    to_cached = statistics.median(f / c for f, c in zip(first, cached, strict=True))
+    return (
+        f"{name:6s}  {statistics.median(first):8.0f}  ({load:.0f} / {mel:.0f} / {network:.0f})".ljust(42)
+        + f"{statistics.median(cached):9.1f}  {statistics.median(whole):15.0f}  {to_load:12.1f}  {to_cached:14.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The command line as a person meets it: answers on stdout, exit status 0, 1 or 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from acoustic.cli import app
+from acoustic.errors import AcousticError
+from acoustic.settings import Settings
+from tests.test_engine import song
+
+ROOT = Path(__file__).resolve().parent.parent
+runner = CliRunner()
+
+
+@pytest.fixture
+def env(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The small model and folders of their own, as a person would set them."""
+    monkeypatch.setenv("ACOUSTIC_MODEL", fresh.model)
+    monkeypatch.setenv("ACOUSTIC_CACHE_DIR", fresh.cache_dir)
+    monkeypatch.setenv("ACOUSTIC_DATA_DIR", fresh.data_dir)
+    return fresh
+
+
+def objects(stdout: str) -> list[dict]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_analyze_prints_one_object_a_line_in_the_order_asked(env: Settings, tmp_path: Path) -> None:
+    paths = [str(song(tmp_path / f"{name}.wav", seconds)) for name, seconds in (("long", 40), ("a", 11), ("b", 12))]
+    done = runner.invoke(app, ["analyze", *paths, "--json", "--top-k", "3"])
+    assert done.exit_code == 0, done.output
+    said = objects(done.stdout)
+    assert [one["file"] for one in said] == paths
+    assert all(one["status"] == "ok" and len(one["predictions"]) == 3 for one in said)
+
+
+def test_one_song_shows_each_stage_with_its_share(env: Settings, tmp_path: Path) -> None:
+    shown = runner.invoke(app, ["analyze", str(song(tmp_path / "a.wav", 12))]).stdout
+    shares = [int(share) for share in re.findall(r"ms \((\d+)%\)", shown)]
+    assert "inference" in shown
+    assert 80 <= sum(shares) <= 103
+
+
+def test_folders_are_searched(env: Settings, tmp_path: Path) -> None:
+    (tmp_path / "x" / "deep").mkdir(parents=True)
+    song(tmp_path / "x" / "one.wav", 11)
+    song(tmp_path / "x" / "deep" / "two.flac", 11)
+    (tmp_path / "x" / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    done = runner.invoke(app, ["analyze", str(tmp_path / "x"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert sorted(Path(one["file"]).name for one in objects(done.stdout)) == ["one.wav", "two.flac"]
+
+
+def test_a_folder_without_audio_is_a_typed_error(env: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp3").mkdir()
+    done = runner.invoke(app, ["analyze", str(tmp_path / "empty.mp3"), "--json"])
+    assert done.exit_code == 1
+    assert objects(done.stdout)[0]["error"]["code"] == "NOT_AUDIO"
+
+
+def test_bad_files_give_status_1_and_their_typed_error(env: Settings, tmp_path: Path) -> None:
+    good, text = song(tmp_path / "good.wav", 11), tmp_path / "text.mp3"
+    text.write_text("hello\n")
+    done = runner.invoke(app, ["analyze", str(text), str(good), "--json"])
+    assert done.exit_code == 1
+    assert [one["status"] for one in objects(done.stdout)] == ["error", "ok"]
+    assert objects(done.stdout)[0]["error"]["code"] == "NOT_AUDIO"
+    table = runner.invoke(app, ["analyze", str(text), str(good)])
+    assert table.exit_code == 1
+    assert "NOT_AUDIO" in table.stdout
+    assert "Traceback" not in table.output
+
+
+def test_names_that_could_play_tricks_are_shown_as_text(env: Settings, tmp_path: Path) -> None:
+    name = "new\nline \x1b[31mred [bold]markup.wav"
+    song(tmp_path / name, 11)
+    table = runner.invoke(app, ["analyze", str(tmp_path / name)])
+    assert table.exit_code == 0, table.output
+    assert "\x1b[31m" not in table.stdout
+    assert "[bold]markup" in "".join(table.stdout.split())  # a long name is folded
+
+
+def test_a_name_that_is_not_utf8_keeps_its_bytes(env: Settings, tmp_path: Path) -> None:
+    import base64
+
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    os.rename(song(tmp_path / "plain.wav", 11), path)
+    done = runner.invoke(app, ["analyze", os.fsdecode(path), "--json"])
+    assert done.exit_code == 0, done.output
+    said = objects(done.stdout)[0]
+    assert said["file"].endswith("caf\ufffd.wav")
+    assert base64.b64decode(said["file_bytes"]) == path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["analyze"],
+        ["analyze", "x.wav", "--segments", "0"],
+        ["analyze", "x.wav", "--device", "abacus"],
+        ["analyze", "x.wav", "--no-such-option"],
+        ["nonsense"],
+        ["train", "none.toml", "--data", "."],
+        ["evaluate", "none.csv"],
+        ["models", "show", "none"],
+        ["analyze", "x.wav", "--model", "none"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2_without_a_traceback(env: Settings, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "acoustic", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip()
+
+
+def test_a_bad_setting_of_the_environment_is_named(env: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACOUSTIC_BATCH_SIZE", "many")
+    done = runner.invoke(app, ["doctor"])
+    assert isinstance(done.exception, AcousticError)
+    assert "batch_size" in done.exception.message
+
+
+def test_evaluate_measures_and_refuses(env: Settings, tmp_path: Path) -> None:
+    for i, genre in enumerate(("Blues", "Jazz", "Jazz")):
+        song(tmp_path / f"{i}.wav", 11, i)
+        with open(tmp_path / "m.csv", "a") as manifest:
+            manifest.write(("file,genre\n" if i == 0 else "") + f"{i}.wav,{genre}\n")
+    song(tmp_path / "noise.wav", 3, 9)
+    (tmp_path / "noises").mkdir()
+    os.rename(tmp_path / "noise.wav", tmp_path / "noises" / "noise.wav")
+    plain = runner.invoke(app, ["evaluate", str(tmp_path / "m.csv"), "--json"])
+    assert plain.exit_code == 0, plain.output
+    result = json.loads(plain.stdout)
+    assert result["n"] == 3
+    assert sum(map(sum, result["confusion"])) == 3
+    low, high = result["accuracy_interval_95"]
+    assert low <= result["accuracy"] <= high
+    among = json.loads(
+        runner.invoke(app, ["evaluate", str(tmp_path / "m.csv"), "--json", "--among", "Jazz,Folk"]).stdout
+    )
+    assert (among["n"], among["labels"]) == (2, ["Jazz", "Folk"])
+    noisy = runner.invoke(
+        app, ["evaluate", str(tmp_path / "m.csv"), "--json", "--noise", str(tmp_path / "noises"), "--snr-db", "0"]
+    )
+    assert noisy.exit_code == 0, noisy.output
+    assert json.loads(noisy.stdout)["nll"] != result["nll"]
+    assert runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")]).exit_code == 0
+    (tmp_path / "m.csv").write_text("file,genre\n0.wav,Polka\n")
+    refused = runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")])
+    assert "line 2" in str(refused.exception)
+
+
+def test_models_list_show_and_doctor(env: Settings) -> None:
+    shown = runner.invoke(app, ["models", "show", env.model, "--json"])
+    assert json.loads(shown.stdout)["name"] == "small"
+    assert runner.invoke(app, ["models", "show", env.model]).exit_code == 0
+    listed = json.loads(runner.invoke(app, ["models", "list", "--json"]).stdout)
+    assert listed["broken"] == {}
+    checks = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
+    assert {"python", "torch", "device", "model", "cache"} <= {check["name"] for check in checks}
+    assert all(check["fix"] for check in checks if not check["ok"])
+
+
+def test_version_and_help() -> None:
+    from acoustic import __version__
+
+    assert runner.invoke(app, ["--version"]).stdout.strip() == __version__
+    shown = runner.invoke(app, ["analyze", "--help"], env={"COLUMNS": "200"}).stdout
+    for option in ("--json", "--top-k", "--segments", "--device", "--model", "--no-cache", "--denoise", "--rules"):
+        assert option in shown
+
+
+def test_doctor_survives_a_missing_library(env: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sys; sys.modules['av'] = None\n"
+        "from acoustic.doctor import examine; from acoustic.settings import Settings\n"
+        "checks = list(examine(Settings()))\n"
+        "print([c.name for c in checks if not c.ok], all(c.fix for c in checks if not c.ok))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.strip() == "['imports'] True", done.stderr

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acoustic.errors import ManifestError, SettingsError
+from acoustic.network.vit import Architecture
+from acoustic.training.config import Source, TrainConfig
+from acoustic.training.manifest import Row, held_out, read_rows
+
+LABELS = ("Blues", "Jazz")
+
+
+def config(**source: object) -> TrainConfig:
+    chosen = Source("songs", **{"manifest": "songs.csv", "group": ("artist",), **source})  # type: ignore[arg-type]
+    return TrainConfig("t", "a test", LABELS, (chosen,), (), Architecture())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "songs.csv").write_text("file,genre,artist\na.wav,Blues,Ann\nb.wav,,Bob\n")
+    return tmp_path
+
+
+def test_rows_are_read_with_their_group(data: Path) -> None:
+    rows = read_rows(config(), data)
+    assert [(r.file, r.genre, r.group) for r in rows] == [("a.wav", "Blues", "songs:Ann"), ("b.wav", "", "songs:Bob")]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("file,genre,artist\nc.wav,Blues,Ann\n", r"line 2: no file 'c.wav'"),
+        ("file,genre,artist\na.wav,Blues,Ann\nb.wav,Polka,Bob\n", r"line 3: unknown genre 'Polka'"),
+        ("file,genre,artist\na.wav,Blues,\n", r"line 2: no value in column 'artist'"),
+        ("file,genre\na.wav,Blues\n", r"line 2: no value in column 'artist'"),
+        ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"'a.wav' is in 'songs' and again"),
+        ("file,genre,artist\n", r"source 'songs' has no files"),
+    ],
+)
+def test_a_broken_manifest_is_refused_with_its_row(data: Path, text: str, complaint: str) -> None:
+    (data / "songs.csv").write_text(text)
+    with pytest.raises(ManifestError, match=complaint) as caught:
+        read_rows(config(), data)
+    assert caught.value.hint
+
+
+def test_a_missing_manifest_is_named(data: Path) -> None:
+    with pytest.raises(ManifestError, match=r"none\.csv"):
+        read_rows(config(manifest="none.csv"), data)
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1, max_size=5), st.integers(0, 9)), min_size=1, max_size=40),
+    st.integers(0, 100),
+    st.floats(0.05, 0.9),
+)
+def test_no_group_crosses_the_split(files: list[tuple[str, int]], seed: int, share: float) -> None:
+    rows = [Row(f"{i}", "songs", "music", "", f"songs:{artist}{n}") for i, (artist, n) in enumerate(files)]
+    sides = {(row.group, held_out(row, seed, share)) for row in rows}
+    assert len(sides) == len({row.group for row in rows})
+
+
+def test_the_split_has_about_its_share_and_changes_with_the_seed() -> None:
+    rows = [Row(f"{i}", "songs", "music", "", f"songs:{i}") for i in range(4000)]
+    chosen = [[held_out(row, seed, 0.2) for row in rows] for seed in (0, 1)]
+    assert all(0.17 < sum(side) / len(side) < 0.23 for side in chosen)
+    assert chosen[0] != chosen[1]
+
+
+def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    good = (
+        'name = "x"\ndescription = "d"\nlabels = ["A", "B"]\n[mel]\nn_mels = 32\n[architecture]\nwidth = 64\n'
+        '[[sources]]\nname = "s"\nmanifest = "m.csv"\n[[teachers]]\nname = "t"\nfile = "t.py"\n'
+    )
+    file.write_text(good)
+    run = TrainConfig.read(file)
+    assert (run.architecture.n_mels, run.architecture.n_classes, run.architecture.width) == (32, 2, 64)
+    assert dataclasses.replace(run, seed=1) != run
+    for bad, complaint in (
+        (good.replace("n_mels", "n_mel"), "unknown key 'n_mel'"),
+        (good.replace('["A", "B"]', '["A", "A"]'), "different names"),
+        ("name = ", "not TOML"),
+        ('description = "d"\n', "missing key 'name'"),
+        (good.replace("[mel]", "[[mel]]"), "mel: a table is needed"),
+        (good.replace("width = 64", 'width = "64"'), "width: '64' is not int"),
+        ("sources = [1]\n" + good.split("[[sources]]")[0], "a table is needed"),
+        ("batch_size = 0\n" + good, "batch_size = 0"),
+        (good.replace('"x"', '"../x"'), "plain name"),
+        (good.replace("[mel]", "held_out = 1.5\n[mel]"), "held_out"),
+        (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = true'), "hop_s: True is not float"),
+    ):
+        file.write_text(bad)
+        with pytest.raises(SettingsError, match=complaint):
+            TrainConfig.read(file)
+    with pytest.raises(SettingsError, match="No such file"):
+        TrainConfig.read(tmp_path / "none.toml")
+
+
+def test_the_shipped_configurations_are_sound() -> None:
+    files = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
+    assert files
+    for file in files:
+        run = TrainConfig.read(file)
+        assert sum(source.share for source in run.sources) == pytest.approx(1.0)

@@ -1,0 +1,169 @@
+"""A whole run on made-up songs and a made-up teacher: it learns, resumes to the same weights, and ends in a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from acoustic.engine import OptimizedAudioClassifier
+from acoustic.network.vit import Architecture
+from acoustic.records import Analysis, MelSpec
+from acoustic.settings import Settings
+from acoustic.training import checkpoint
+from acoustic.training.config import AugmentSpec, Source, TeacherSpec, TrainConfig
+from acoustic.training.finish import finish
+from acoustic.training.manifest import held_out
+from acoustic.training.train import Prepared, fit, new_student, prepare, schedule
+from tests.test_engine import song
+from tests.training.test_targets import TEACHER
+
+CONFIG = TrainConfig(
+    name="tiny",
+    description="made up",
+    labels=("Low", "High"),
+    sources=(
+        Source("songs", manifest="songs.csv", share=0.8, label_weight=0.5, group=("artist",), balance=True),
+        Source("speech", folder="speech", kind="speech", share=0.1),
+        Source("noise", folder="noise", kind="noise", share=0.1),
+    ),
+    teachers=(TeacherSpec("spectrum", "teacher.py", window_s=2.0, hop_s=2.0, gives_tags=True),),
+    architecture=Architecture(width=32, depth=1, n_heads=2, stem="conv", pooling="mean", n_mels=32, n_classes=2),
+    mel=MelSpec(sample_rate=8_000, n_fft=512, hop_length=256, n_mels=32, fmax_hz=4_000.0),
+    tags=("Music", "Speech", "Musical instrument"),
+    held_out=0.3,
+    samples=96,
+    batch_size=8,
+    learning_rate=3e-3,
+    ema=0.8,
+    checkpoint_steps=4,
+    augment=AugmentSpec(),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rows = ["file,genre,artist"]
+    for i in range(16):
+        song(folder / f"{i}.wav", 9, i)
+        rows.append(f"{i}.wav,{('Low', 'High')[i % 2]},artist {i // 2}")
+    (folder / "songs.csv").write_text("\n".join(rows) + "\n")
+    for kind in ("speech", "noise"):
+        (folder / kind).mkdir()
+        for i in range(8):
+            song(folder / kind / f"{i}.wav", 3, 100 + i)
+    names = '["Music", "Speech", "Musical instrument", "Other"]'
+    text = TEACHER.replace('["low", "high"]', names).replace(
+        "torch.stack([s[:, :half].mean(1), s[:, half:].mean(1)], 1)",
+        "torch.stack([s[:, :half].mean(1), s[:, half:].mean(1), s[:, ::2].mean(1), s[:, 1::2].mean(1)], 1)",
+    )
+    (folder / "teacher.py").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(CONFIG, data, tmp_path_factory.mktemp("work"), silent)
+
+
+def silent(name: str, done: int, n: int) -> None:
+    """No progress bar in tests."""
+
+
+def test_no_group_is_on_both_sides(prepared: Prepared) -> None:
+    groups = [{prepared.rows[t].group for t in side} for side in (prepared.train, prepared.held)]
+    assert groups[0]
+    assert groups[1]
+    assert not groups[0] & groups[1]
+    assert all(held_out(prepared.rows[t], CONFIG.seed, CONFIG.held_out) for t in prepared.held)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(prepared: Prepared) -> None:
+    a, b, c = (prepared.dataset.batch(step) for step in (3, 3, 4))
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1].embedding, b[1].embedding)
+    assert not torch.equal(a[0], c[0])
+    assert a[0].shape == (8, 32, 224)
+    assert a[1].genre.sum(1) == pytest.approx(torch.ones(8))
+
+
+def test_targets_are_decoded_and_asked_once(data: Path, tmp_path: Path, prepared: Prepared) -> None:
+    first = prepare(CONFIG, data, tmp_path, silent)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "targets").iterdir()}
+    again = prepare(CONFIG, data, tmp_path, silent)
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "targets").iterdir()}
+    assert np.array_equal(first.dataset.features(0, 0.0), again.dataset.features(0, 0.0))
+
+
+def test_changed_data_and_teachers_are_asked_again(data: Path, tmp_path: Path) -> None:
+    first = prepare(CONFIG, data, tmp_path, silent).dataset
+    longer = dataclasses.replace(CONFIG.teachers[0], hop_s=1.0)
+    second = prepare(dataclasses.replace(CONFIG, teachers=(longer,)), data, tmp_path, silent).dataset
+    assert len(second.answers[0].logits) > len(first.answers[0].logits)
+    os.utime(data / "3.wav", (1, 1))
+    third = prepare(CONFIG, data, tmp_path, silent).dataset
+    assert third.store.stamp != first.store.stamp
+    assert np.array_equal(third.answers[0].logits, first.answers[0].logits)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(prepared: Prepared, tmp_path: Path, data: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def killer(name: str, done: int, n: int) -> None:
+        if done == 7:
+            raise KilledError
+
+    whole = fit(CONFIG, prepared, _made(tmp_path / "whole"), silent, str)
+    with pytest.raises(KilledError):
+        fit(CONFIG, prepared, _made(tmp_path / "cut"), killer, str)
+    anew = prepare(CONFIG, data, tmp_path / "work", silent)  # as a new process would
+    anew.dataset.store.stamp = prepared.dataset.store.stamp  # another test touches a file's time
+    resumed = fit(CONFIG, anew, tmp_path / "cut", silent, str)
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-6), name
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(prepared: Prepared, tmp_path: Path) -> None:
+    student = new_student(prepared, CONFIG)
+    optimizer = torch.optim.AdamW(student.parameters())
+    checkpoint.save(tmp_path, 5, student, student.state_dict(), optimizer, "one")
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "other") == 0
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == 5
+    (tmp_path / checkpoint.FILE).write_bytes(b"torn")
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == 0
+
+
+def test_the_student_learns_and_ends_in_a_model(prepared: Prepared, tmp_path: Path, data: Path) -> None:
+    lines: list[str] = []
+    student = fit(dataclasses.replace(CONFIG, samples=320), prepared, _made(tmp_path / "work"), silent, lines.append)
+    embedding = [float(line.split("held-out embedding ")[1].split()[0]) for line in lines]
+    assert embedding[-1] < embedding[0]
+    card = finish(CONFIG, prepared, student, tmp_path / "models" / "tiny")
+    assert card.training["teachers"]["spectrum"]
+    assert card.metrics["held_out"]["n"] > 0
+    settings = Settings(model=str(tmp_path / "models" / "tiny"), cache_dir=str(tmp_path / "cache"))
+    with OptimizedAudioClassifier(settings=settings) as classifier:
+        answer = classifier.analyze(data / "0.wav")
+    assert isinstance(answer, Analysis)
+    assert set(answer.verdict.labels) == {"Low", "High"}
+
+
+def test_the_schedule_warms_up_and_ends_near_zero() -> None:
+    rates = [schedule(step, 1000, 0.04) for step in range(1000)]
+    assert rates[0] < 0.05
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in range(38, 42)
+    assert rates[-1] < 1e-4
+    assert all(a >= b for a, b in pairwise(rates[40:]))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

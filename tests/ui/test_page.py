@@ -1,0 +1,353 @@
+"""The page as a person uses it, in headless Chromium: nothing asked of any other machine, nothing on the console."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from workstation_double import WorkstationDouble, clip
+
+from acoustic.settings import PROJECT_ROOT, Settings
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PATIENCE_MS = 30_000  # a slow machine is not a fault of the page
+NAMES = ("Night train.ogg", "review =SUM(1)<img src=x onerror=alert(1)>.ogg", "bad <b>notes.ogg")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page served in this process over the double, with an upload folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+    from acoustic import ui
+
+    workstation = WorkstationDouble(folder)
+    page = ui.build(workstation)
+    _, url, _ = page.launch(**ui.launch_arguments(Settings(port=0)), prevent_thread_lock=True)
+    yield SimpleNamespace(url=url, workstation=workstation, uploads=folder / "uploads")
+    page.close()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    return [str(clip(folder / name, 40.0 + 10 * i)) for i, name in enumerate(NAMES)]
+
+
+class Visitor:
+    """Opens pages and notes whatever they ask of others or complain about."""
+
+    def __init__(self, browser, url: str) -> None:
+        self.browser, self.url = browser, url
+        self.complaints: list[str] = []
+        self.contexts = []
+
+    def __call__(self, viewport=DESKTOP, scheme="light"):
+        context = self.browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+        context.set_default_timeout(PATIENCE_MS)
+        self.contexts.append(context)
+        page = context.new_page()
+        note = self.complaints.append
+        page.on("console", lambda m: note(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda e: note(f"page error: {e.stack}"))
+        page.on("request", lambda r: None if self.is_local(r.url) else note(f"external: {r.url}"))
+        page.on("response", lambda r: note(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.goto(self.url)
+        page.wait_for_selector("#drop input[type=file]", state="attached")
+        return page
+
+    def is_local(self, url: str) -> bool:
+        return url.startswith((self.url.rstrip("/"), "data:", "blob:"))
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    visitor = Visitor(browser, site.url)
+    yield visitor
+    visitor.close()
+    assert visitor.complaints == []
+
+
+@pytest.fixture(scope="module")
+def answered_visitor(browser, site, songs):
+    """One page with three answered files, shared by tests that only look around on it."""
+    visitor = Visitor(browser, site.url)
+    page = visitor()
+    drop_and_wait(page, songs)
+    page.wait_for_function("document.querySelector('#descriptors').innerText.includes('118 BPM')")
+    yield SimpleNamespace(page=page, complaints=visitor.complaints)
+    visitor.close()
+
+
+@pytest.fixture
+def answered(answered_visitor):
+    """The shared page with its first file chosen and drawn."""
+    page = answered_visitor.page
+    page.locator("tr[data-index='0'] button").click()
+    page.wait_for_function("(name) => document.querySelector('.as-eyebrow')?.textContent === name", arg=NAMES[0])
+    page.wait_for_selector("#track-plot .js-plotly-plot[data-dressed] .heatmaplayer image", state="attached")
+    page.wait_for_selector("#timings-plot .bars path", state="attached")
+    yield page
+    assert answered_visitor.complaints == []
+
+
+def drop(page, files) -> None:
+    page.set_input_files("#drop input[type=file]", files)
+
+
+def drop_and_wait(page, songs) -> None:
+    drop(page, songs)
+    page.wait_for_function(f"document.querySelector('.as-summary')?.textContent.startsWith('{len(songs)} of')")
+    page.wait_for_selector(".as-verdict")
+
+
+def test_every_file_gets_its_row_and_the_first_its_verdict(answered):
+    rows = answered.locator("table.as-files tbody tr")
+    assert [rows.nth(i).locator(".as-pick").inner_text() for i in range(3)] == list(NAMES)
+    assert "Jazz" in rows.nth(0).inner_text()
+    assert "Needs review" in rows.nth(1).inner_text()
+    assert "This is not an audio file" in rows.nth(2).inner_text()
+    assert "Choose a music file" in rows.nth(2).inner_text()
+    verdict = answered.locator(".as-verdict").inner_text()
+    for words in (NAMES[0], "Jazz", "81 %", "No review needed", "Only Jazz is plausible."):
+        assert words in verdict
+    assert answered.locator(".as-verdict .as-ranking li").count() == 5
+    assert answered.locator("#tags li").first.inner_text().split() == ["Music", "97", "%"]
+
+
+def test_the_segments_lie_exactly_under_their_place_in_the_spectrogram(answered):
+    boxes = answered.evaluate(
+        """() => ['.heatmaplayer image', '.point:first-of-type path', '.point:last-of-type path'].map((s) => {
+             const box = document.querySelector('#track-plot ' + s).getBoundingClientRect();
+             return [box.left, box.right];
+           })"""
+    )
+    (left, right), first, last = boxes
+    assert first[0] == pytest.approx(left, abs=2)
+    assert last[1] == pytest.approx(right, abs=2)
+    assert (first[1] - first[0]) / (right - left) == pytest.approx(10.4 / 40.0, abs=0.01)
+
+
+def test_a_segment_button_plays_the_track_from_there(answered):
+    second = answered.locator(".as-segment").nth(1)
+    start = float(second.get_attribute("data-start"))
+    second.click()
+    answered.wait_for_function("(s) => document.querySelector('#player audio').currentTime > s", arg=start)
+    answered.wait_for_function("document.querySelectorAll('.as-segment')[1].getAttribute('aria-pressed') === 'true'")
+    answered.wait_for_selector("#track-plot .as-playhead")
+    second.click()
+    answered.wait_for_function("document.querySelector('#player audio').paused")
+    assert start < answered.evaluate("document.querySelector('#player audio').currentTime") < start + 10.4
+
+
+def test_a_click_into_the_spectrogram_plays_from_there(answered):
+    answered.evaluate("document.querySelector('#player audio').pause()")
+    image = answered.locator("#track-plot .heatmaplayer image")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    answered.mouse.move(box["x"] + box["width"] * 0.84, box["y"] + 100)
+    answered.mouse.click(box["x"] + box["width"] * 0.85, box["y"] + 100)
+    answered.wait_for_function("document.querySelector('#player audio').currentTime > 33.5")
+    answered.evaluate("document.querySelector('#player audio').pause()")
+
+
+def test_a_row_is_chosen_by_mouse_or_keyboard_and_keeps_the_focus(answered):
+    answered.locator("tr[data-index='1'] .as-took").click()
+    answered.wait_for_function("document.querySelector('.as-verdict .as-eyebrow').textContent.startsWith('review')")
+    words = answered.locator(".as-verdict").inner_text()
+    assert "Jazz is only 7 points ahead of Blues." in words
+    assert "3 % of the samples are at full scale." in words
+    answered.locator("tr[data-index='2'] button").focus()
+    answered.keyboard.press("Enter")
+    answered.wait_for_selector(".as-problem")
+    assert "The file begins like <b>HTML</b>" in answered.locator(".as-problem").inner_text()
+    assert not answered.locator("#track").is_visible()
+    assert answered.evaluate("document.activeElement.dataset.index") == "2"
+    assert answered.locator("tr[aria-current]").get_attribute("data-index") == "2"
+
+
+def test_the_review_filter_shows_only_what_needs_review(answered):
+    answered.get_by_label("Needs review", exact=True).check()
+    answered.wait_for_function("document.querySelectorAll('table.as-files tbody tr').length === 1")
+    assert answered.locator(".as-pick").inner_text() == NAMES[1]
+    answered.get_by_label("All files").check()
+    answered.wait_for_function("document.querySelectorAll('table.as-files tbody tr').length === 3")
+
+
+def test_csv_and_json_hold_all_results_under_their_own_names(answered):
+    with answered.expect_download() as download:
+        answered.locator("#csv").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["file"] for row in rows] == list(NAMES)
+    assert [row["error_code"] for row in rows] == ["", "", "NOT_AUDIO"]
+    with answered.expect_download() as download:
+        answered.locator("#json").click()
+    items = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [item["file"] for item in items] == list(NAMES)
+    assert items[0]["top_genre"] == "Jazz"
+
+
+def test_every_control_has_a_name(answered):
+    nameless = answered.evaluate(
+        """() => [...document.querySelectorAll('button, audio, [role=img], [role=progressbar], input:not([type=file])')]
+             .filter((e) => e.offsetParent && !(e.getAttribute('aria-label') || e.innerText || e.labels?.length))
+             .map((e) => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_runs_out_of_the_window(answered, viewport):
+    try:
+        answered.set_viewport_size(viewport)
+        answered.wait_for_timeout(500)  # plotly redraws after a pause
+        assert answered.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        cut_off = answered.evaluate(
+            """(width) => [...document.querySelectorAll('.as-card, button, h1, h2, h3, audio, td, .main-svg')]
+                 .filter((e) => e.getClientRects().length && e.getBoundingClientRect().right > width + 0.5)
+                 .map((e) => e.outerHTML.slice(0, 200))""",
+            viewport["width"],
+        )
+        assert cut_off == []
+    finally:
+        answered.set_viewport_size(DESKTOP)
+
+
+def test_what_was_uploaded_lies_in_the_sites_own_folder_with_nothing_torn_beside_it(answered, site):
+    kept = [path for path in site.uploads.rglob("*") if path.is_file()]
+    assert len(kept) >= len(NAMES)
+    assert not [path for path in kept if path.parent == site.uploads]
+
+
+def test_the_verdict_waits_for_neither_spectrogram_nor_descriptors(visit, site, songs):
+    page = visit()
+    site.workstation.hold.clear()
+    try:
+        drop(page, songs[:1])
+        page.wait_for_selector(".as-verdict")
+        assert "measuring" in page.locator("#descriptors").inner_text()
+        page.wait_for_selector("#track-plot .annotation-text", state="attached")
+        assert page.locator("#track-plot .heatmaplayer image").count() == 0
+    finally:
+        site.workstation.hold.set()
+    page.wait_for_selector("#track-plot .heatmaplayer image", state="attached")
+    page.wait_for_function("document.querySelector('#descriptors').innerText.includes('118 BPM')")
+
+
+def test_the_demo_clip_is_one_click_away_and_labelled_synthetic(visit):
+    page = visit()
+    page.get_by_role("button", name="Try the demo clip (synthetic)").click()
+    page.wait_for_selector(".as-verdict")
+    assert page.locator(".as-pick").inner_text() == "Demo clip (synthetic)"
+    page.wait_for_function("document.querySelector('#player audio').duration > 19")
+
+
+def test_an_error_that_comes_first_gives_way_to_the_first_answer(visit, songs):
+    page = visit()
+    drop_and_wait(page, [songs[2], songs[0]])
+    assert page.locator(".as-eyebrow").inner_text() == NAMES[0]
+
+
+def test_two_people_do_not_see_each_others_files_and_each_can_add_and_clear(visit, songs):
+    one, other = visit(), visit()
+    drop_and_wait(one, songs[:1])
+    drop_and_wait(other, songs[1:2])
+    assert one.locator(".as-pick").all_inner_texts() == [NAMES[0]]
+    assert other.locator(".as-pick").all_inner_texts() == [NAMES[1]]
+    drop(one, songs[1:2])
+    one.wait_for_function("document.querySelector('.as-summary').textContent.startsWith('2 of 2')")
+    one.wait_for_function("document.querySelector('.as-verdict .as-eyebrow').textContent.startsWith('review')")
+    one.locator("#clear").click()
+    one.wait_for_selector(".as-empty")
+    assert not one.locator("#detail").is_visible()
+    drop_and_wait(one, songs[:1])
+    assert one.locator(".as-pick").all_inner_texts() == [NAMES[0]]
+    assert other.locator(".as-pick").all_inner_texts() == [NAMES[1]]
+
+
+def background(page) -> list[int]:
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return [int(float(part)) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_follow_the_system_and_the_toggle_is_remembered(visit, scheme):
+    page = visit(scheme=scheme)
+    dark = scheme == "dark"
+    page.wait_for_function(f"document.body.classList.contains('dark') === {str(dark).lower()}")
+    assert (sum(background(page)) < 200) is dark
+    page.locator("#as-theme").click()
+    page.wait_for_function(f"document.body.classList.contains('dark') === {str(not dark).lower()}")
+    page.reload()
+    page.wait_for_selector("#as-theme")
+    page.wait_for_function(f"document.body.classList.contains('dark') === {str(not dark).lower()}")
+
+
+def test_the_real_page_answers_the_demo_clip(browser, tmp_path):
+    """The whole product: app_gradio.py with the embedded model."""
+    if not any((PROJECT_ROOT / "models").glob("*/card.json")):
+        pytest.skip("no model in models/")
+    environment = {
+        **os.environ,
+        "ACOUSTIC_PORT": "0",
+        "ACOUSTIC_CACHE_DIR": str(tmp_path / "cache"),
+        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"),
+    }
+    command = [sys.executable, str(PROJECT_ROOT / "app_gradio.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as app:
+        try:
+            url = next(line for line in app.stdout if "http" in line).split()[-1]
+            visitor = Visitor(browser, url)
+            page = visitor()
+            page.locator("#demo").click()
+            page.wait_for_selector(".as-verdict")
+            page.wait_for_selector("#track-plot .heatmaplayer image", state="attached")
+            page.wait_for_function("!document.querySelector('#descriptors').innerText.includes('measuring')")
+            assert "BPM" in page.locator("#descriptors").inner_text()
+            assert "Read audio" in page.locator("#timings-plot").inner_text()
+            assert visitor.complaints == []
+            visitor.close()
+        finally:
+            app.terminate()
