@@ -75,6 +75,7 @@ case "${1:-}" in
     ;;
 test)
     shift
+    install_list requirements-train.txt
     install_list requirements-test.txt
     cd "$here"
     slow=(-m "not slow")

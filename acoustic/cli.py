@@ -1,4 +1,4 @@
-"""The command line: `acoustic analyze|evaluate|train|models|doctor` (also `python -m acoustic`, `./start.sh ...`).
+"""The command line: `acoustic analyze`, `personal`, `models` ... (also `python -m acoustic`, `./start.sh ...`).
 
 Answers go to stdout, progress and errors to stderr. Exit status: 0 all ok, 1 some files failed, 2 wrong usage.
 """
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+personal_app = typer.Typer(help="Teach genres of your own, and choose what was taught.", no_args_is_help=True)
+app.add_typer(personal_app, name="personal")
 
 
 class Device(StrEnum):
@@ -52,6 +54,10 @@ class Layout(StrEnum):
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
 ModelOption = Annotated[str | None, typer.Option(help="Model name or folder.", show_default="the embedded one")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+NoPersonalOption = Annotated[bool, typer.Option("--no-personal", help="Leave aside what you taught.")]
+SongsArgument = Annotated[
+    Path, typer.Argument(help="CSV with the columns file,genre (and group).", metavar="MANIFEST.csv")
+]
 
 
 def main() -> None:
@@ -88,6 +94,7 @@ def analyze(
         bool, typer.Option("--descriptors", help="Measure tempo, beat, low frequencies, voice.")
     ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile in the background.")] = False,
+    no_personal: NoPersonalOption = False,
 ) -> None:
     """Say what genre songs are, with confidence, segments and timings."""
     settings = _settings(
@@ -103,8 +110,10 @@ def analyze(
 
     paths = list(_expand(files))
     failed = 0
-    with Workstation(settings, cache=not no_cache) as station, terminal.progress(len(paths)) as step:
+    made = Workstation(settings, cache=not no_cache, personal=not no_personal)
+    with made as station, terminal.progress(len(paths)) as step:
         station.classifier.warm_up(described=descriptors)
+        _tell_personal(station)
         results = _in_order(station.analyze(paths, descriptors=descriptors))
         if as_json:
             for result in results:
@@ -134,6 +143,7 @@ def evaluate(
     denoise: Annotated[bool, typer.Option("--denoise", help="Spectral subtraction before the mel.")] = False,
     compress: Annotated[bool, typer.Option("--compress", help="Dynamic-range compression before the mel.")] = False,
     rules: Annotated[bool, typer.Option("--rules", help="Apply the music-knowledge rules.")] = False,
+    no_personal: NoPersonalOption = False,
 ) -> None:
     """Measure accuracy, calibration and review flags on files whose genre is known."""
     settings = _settings(
@@ -143,8 +153,9 @@ def evaluate(
     from .training.evaluate import read_manifest
     from .workstation import Workstation
 
-    with Workstation(settings) as station:
-        rows = read_manifest(manifest, station.classifier.card.labels)
+    with Workstation(settings, personal=not no_personal) as station:
+        rows = read_manifest(manifest, station.classifier.labels)
+        _tell_personal(station)
         chosen = [name.strip() for name in among.split(",") if name.strip()] if among else []
         with terminal.stages() as report:
             result = measure(station.classifier, rows, among=chosen, noise=noise, snr_db=snr_db, report=report)
@@ -165,23 +176,141 @@ def train(
     """Train a model: manifest, teachers, student, calibration, card. Resumes where it was stopped."""
     settings = _settings()
     from .engine import model_folders
+    from .network.backends import choose_device
+    from .training import processes
     from .training.config import TrainConfig
     from .training.finish import finish
-    from .training.train import fit, prepare, use_threads
+    from .training.prepare import prepare
+    from .training.report import write_report
+    from .training.train import fit, use_threads
 
-    use_threads(settings.n_threads())
     if not data.is_dir():
         raise SettingsError(f"--data {data}: no such folder")
     run = TrainConfig.read(config)
     work = work or Path("runs") / run.name
-    with terminal.stages() as report:
-        prepared = prepare(run, data, work, report)
-        terminal.note(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
-        student = fit(run, prepared, work, report, terminal.note)
-        folder = (output or model_folders(settings)[1]) / run.name
-        card = finish(run, prepared, student, folder)
-    terminal.print_card(card)
-    terminal.note(f"written to {folder}")
+    with processes.joined() as group, terminal.stages(quiet=not group.first) as progress:
+        use_threads(max(1, settings.n_threads() // group.n))
+        group.one_first(lambda: prepare(run, data, work, progress))
+        prepared = prepare(run, data, work, progress)
+        say = terminal.note if group.first else _unsaid
+        say(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
+        student = fit(run, prepared, work, progress, say, device=choose_device(settings.device), processes=group)
+        if group.first:
+            folder = (output or model_folders(settings)[1]) / run.name
+            card, answers = finish(run, prepared, student, folder)
+            page, missing = write_report(run, answers, work)
+    if group.first:
+        terminal.print_card(card)
+        terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
+
+
+@personal_app.command("fit")
+def fit_personal(
+    manifest: SongsArgument,
+    name: Annotated[str, typer.Option(help="Name of the version.", show_default="the next number")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Put it to use without asking.")] = False,
+    as_json: JsonOption = False,
+    device: DeviceOption = None,
+    model: ModelOption = None,
+) -> None:
+    """Learn genres, the model's or your own, from a few songs of each; shows what it changes and asks."""
+    examples = _examples(manifest)
+    with _workstation(model=model, device=device) as station:
+        with terminal.stages() as report:
+            taught = station.teach(examples, name, lambda done, n: report("listening", done, n))
+        lesson, personal = taught.lesson, taught.lesson.personal
+        if personal is not None:
+            station.keep_personal(personal)
+        if not as_json:
+            terminal.print_lesson(lesson)
+        terminal.print_failures(taught.failures)
+        for warning in taught.warnings:
+            terminal.print_error(warning)
+        ask = personal is not None and not yes and not as_json and _someone_answers()
+        use = personal is not None and (yes or (ask and typer.confirm("Use it from now on?", default=True, err=True)))
+        if personal is None:
+            terminal.note("These songs teach nothing that the model does not know better: nothing was kept.")
+        elif use:
+            station.use_personal(personal.name)
+            terminal.note(f"version {personal.name} is in use; `acoustic personal undo` takes it back")
+        else:
+            terminal.note(
+                f"kept as version {personal.name}, not in use: `acoustic personal use {personal.name}` puts it to use"
+            )
+    if as_json:
+        kept = {"name": personal.name if personal else None, "active": use, **lesson.to_dict()}
+        terminal.out(json.dumps({**kept, "failures": [f.to_dict() for f in taught.failures]}, ensure_ascii=False))
+    raise typer.Exit(1 if taught.failures else 0)
+
+
+@personal_app.command("evaluate")
+def evaluate_personal(
+    manifest: SongsArgument,
+    name: Annotated[str, typer.Option(help="Name of the version.", show_default="the one in use")] = "",
+    as_json: JsonOption = False,
+    device: DeviceOption = None,
+    model: ModelOption = None,
+) -> None:
+    """The model alone against what you taught, on the same songs: others than those that you taught it with."""
+    examples = _examples(manifest)
+    with _workstation(model=model, device=device) as station, terminal.stages() as report:
+        comparison, failures = station.compare_personal(
+            examples, name or None, lambda done, n: report("listening", done, n)
+        )
+    if as_json:
+        failed = [failure.to_dict() for failure in failures]
+        terminal.out(json.dumps({**comparison.to_dict(), "failures": failed}, ensure_ascii=False))
+    else:
+        terminal.print_comparison(comparison)
+    terminal.print_failures(failures)
+    raise typer.Exit(1 if failures else 0)
+
+
+@personal_app.command("list")
+def list_personal(as_json: JsonOption = False, model: ModelOption = None) -> None:
+    """The versions of what you taught; exit status 1 if the one in use cannot be used."""
+    versions = _workstation(model=model).personal_versions()
+    if as_json:
+        terminal.out(json.dumps({"versions": [v.to_dict() for v in versions]}, ensure_ascii=False))
+    else:
+        terminal.print_versions(versions)
+    raise typer.Exit(1 if any(v.active and v.error for v in versions) else 0)
+
+
+@personal_app.command("use")
+def use_personal(
+    name: Annotated[str, typer.Argument(help="Name of a version; `none` for the model alone.")],
+    model: ModelOption = None,
+) -> None:
+    """Put a version to use, or none."""
+    _workstation(model=model).use_personal(None if name == "none" else name)
+    _tell_use(None if name == "none" else name)
+
+
+@personal_app.command("undo")
+def undo_personal() -> None:
+    """Go back to the version that was in use before."""
+    _tell_use(_workstation().undo_personal())
+
+
+@personal_app.command("export")
+def export_personal(
+    name: Annotated[str, typer.Argument(help="Name of a version.")],
+    target: Annotated[Path, typer.Argument(help="A new zip file or folder.", metavar="FILE.zip|FOLDER")],
+) -> None:
+    """Write a version to a zip file or a folder: weights as safetensors, all else as JSON; no songs, no file names."""
+    _workstation().export_personal(name, target)
+    terminal.note(f"version {name} is in {target}")
+
+
+@personal_app.command("import")
+def import_personal(
+    source: Annotated[Path, typer.Argument(help="What was exported.", metavar="FILE.zip|FOLDER")],
+    name: Annotated[str, typer.Option(help="Another name for it.", show_default="its own")] = "",
+) -> None:
+    """Take an exported version; it is not put to use."""
+    taken = _workstation().import_personal(source, name)
+    terminal.note(f"taken as version {taken}, not in use: `acoustic personal use {taken}` puts it to use")
 
 
 @models_app.command("list")
@@ -258,11 +387,37 @@ def _settings(**overrides: Any) -> Settings:
     return settings
 
 
-def _workstation() -> Any:
-    settings = _settings()
+def _workstation(**overrides: Any) -> Any:
+    settings = _settings(**overrides)
     from .workstation import Workstation
 
     return Workstation(settings)
+
+
+def _examples(manifest: Path) -> list[Any]:
+    """The rows of a manifest, of whatever genres, as songs to teach."""
+    from .training.evaluate import read_manifest
+    from .workstation import Example
+
+    return [Example(row.file, row.genre, row.group) for row in read_manifest(manifest, None)]
+
+
+def _someone_answers() -> bool:
+    """Whether a question would reach a person."""
+    return sys.stdin.isatty()
+
+
+def _tell_personal(station: Any) -> None:
+    """On stderr: what a person taught and is in use, or why it is not."""
+    if station.personal_problem is not None:
+        terminal.print_error(station.personal_problem)
+        terminal.note("the model answers alone")
+    elif station.classifier.personal is not None:
+        terminal.note(f"with what you taught: version {station.classifier.personal.name}")
+
+
+def _tell_use(name: str | None) -> None:
+    terminal.note(f"version {name} is in use" if name else "the model answers alone")
 
 
 def _expand(files: Sequence[str]) -> Iterator[str]:
@@ -299,6 +454,10 @@ def _labels(text: str) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"--labels {text}: {error}") from None
     return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def _unsaid(text: str) -> None:
+    """Where another process speaks."""
 
 
 def _mel_spec(path: Path | None) -> MelSpec:

@@ -35,6 +35,7 @@ from .records import (
     CacheEntry,
     Descriptors,
     Failure,
+    Personal,
     Segments,
     SegmentSpec,
     Votes,
@@ -78,6 +79,9 @@ class OptimizedAudioClassifier:
     `model_path` is a model's name or folder, empty for the embedded one; `device` "auto", "cpu", "cuda" or "mps";
     `use_fp16` allows half precision where the device has it in hardware; `batch_size` is the most segments a network
     call takes; `cache` False keeps nothing. Raises ModelError or BackendError if it cannot be set up as asked.
+
+    `personal` may be set at any time: from the next verdict on it is what a person taught that reads the votes. The
+    cache keeps votes, so nothing is asked of the network again.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class OptimizedAudioClassifier:
         network, self.card = registry.load(wanted or self.settings.model or EMBEDDED_MODEL)
         device = backends.choose_device(device or self.settings.device)
         self.backend = backends.create(network, device, use_fp16=use_fp16, compile=compile, n_threads=n_threads)
+        self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
         self.segment_spec = self._segment_spec()
@@ -135,6 +140,12 @@ class OptimizedAudioClassifier:
         self._pool.shutdown(wait=True)
         self._lane.close()
         self.backend.close()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The genres of a verdict: the model's, and then a person's own."""
+        personal = self.personal
+        return personal.labels if personal is not None else self.card.labels
 
     def warm_up(self, *, described: bool = True) -> None:
         """Run everything once that is slow the first time: filter bank, network, and librosa's descriptors where
@@ -252,11 +263,13 @@ class OptimizedAudioClassifier:
                         measured = self._descriptors(path, digest, heard)
                     except AudioError as error:  # the verdict stands without them
                         warnings += (AudioWarning("NO_DESCRIPTORS", error.message),)
+                personal = self.personal  # once: it may be exchanged meanwhile
+                read = personal or self.card
                 verdict = decide(
-                    heard.votes,
-                    self.card.labels,
+                    personal.read(heard.votes) if personal else heard.votes,
+                    read.labels,
                     self.card.tag_labels,
-                    self.card.calibration,
+                    read.calibration,
                     descriptors=measured,
                     use_rules=self.settings.rules,
                     warnings=warnings,
@@ -281,6 +294,8 @@ class OptimizedAudioClassifier:
             descriptors=measured,
             warnings=warnings,
             info=heard.info,
+            votes=heard.votes,
+            personal=personal.name if personal else None,
         )
 
     def _digest(self, path: str) -> str | None:

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -147,16 +147,21 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was fitted on held-out sources, kept in the model card.
+    """What was fitted on held-out sources, kept in the model card; the defaults change nothing.
 
+    `temperature`, and where they are not empty `class_scale` and `class_bias` (one number a class), make a segment's
+    probabilities; `voting` and `segment_correlation` make the track's of them (see `verdict.calibration`).
     `conformal_quantile` is the score threshold of a split-conformal prediction set at `coverage`, None when it was not
-    fitted. Review thresholds are on calibrated values. `music_threshold` is on the track's music score (see
-    `verdict.uncertainty`).
+    fitted. Review thresholds are on the track's calibrated values; the confidence decides, margin and agreement
+    explain. `music_threshold` is on the track's music score (see `verdict.uncertainty`).
     """
 
     temperature: float = 1.0
+    class_scale: tuple[float, ...] = ()
+    class_bias: tuple[float, ...] = ()
     label_smoothing: float = 0.0
     voting: Literal["mean", "log_mean", "majority"] = "mean"
+    segment_correlation: float = 1.0
     conformal_quantile: float | None = None
     coverage: float = 0.9
     review_below_confidence: float = 0.5
@@ -166,6 +171,26 @@ class Calibration:
     music_weights: tuple[tuple[str, float], ...] = (("Music", 1.0),)
     """(tag, weight) of the music score: sigmoid(music_bias + sum of weight * mean logit of the tag)"""
     music_bias: float = 0.0
+
+
+class Personal(Protocol):
+    """What a person taught: another reading of the same votes, over the model's labels and then the person's own.
+
+    The engine knows no more of it than this.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """That of the logits which `read` returns."""
+
+    def read(self, votes: Votes) -> Votes:
+        """The same votes with (K, len(labels)) genre logits."""
 
 
 # --- verdict ---
@@ -240,6 +265,10 @@ class Analysis:
     descriptors: Descriptors | None = None
     warnings: tuple[AudioWarning, ...] = ()
     info: AudioInfo | None = None
+    votes: Votes | None = None
+    """what the network said, before any calibration or personal model"""
+    personal: str | None = None
+    """name of the personal model whose reading the verdict is; None for the model alone"""
 
     def to_dict(self, top_k: int = 5, n_tags: int = 8) -> dict[str, Any]:
         """The JSON contract's object for a file that could be analysed."""
@@ -251,6 +280,7 @@ class Analysis:
             "status": "ok",
             "error": None,
             "model": self.model,
+            **({"personal": self.personal} if self.personal is not None else {}),
             "duration_s": round(self.duration_s, 3),
             "analyzed_s": round(self.analyzed_s, 3),
             "cached": self.cached,

@@ -1,4 +1,4 @@
-"""The use cases, shared by the page and the command line: analyse, look at a whole track, describe, keep models,
+"""The use cases, shared by the page and the command line: analyse, look at a whole track, describe, teach, keep models,
 check up.
 """
 
@@ -8,6 +8,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ import numpy as np
 import torch
 
 from . import __version__
-from .engine import OptimizedAudioClassifier, PathLike, model_folders
-from .errors import AudioError, ModelError, StorageError
+from .engine import EMBEDDED_MODEL, OptimizedAudioClassifier, PathLike, model_folders
+from .errors import AudioError, ManifestError, ModelError, StorageError
+from .library import background
+from .library.comparison import Comparison, compare
+from .library.genres import settle
+from .library.personal import Base, PersonalModel
+from .library.teaching import Lesson, Song, teach
+from .library.versions import Version, Versions
 from .network.card import ModelCard
 from .network.importing import import_checkpoint
 from .network.registry import Registry
@@ -24,17 +31,44 @@ from .records import Analysis, Descriptors, Failure, MelSpec, Overview
 from .settings import PROJECT_ROOT, Settings
 from .signal import audio
 from .signal.mel import band_centres_hz, log_mel
+from .verdict.decision import calibrated
 
 OVERVIEW_COLUMNS = 1_000
 OVERVIEW_BLOCK_S = 60.0
 """a long track is read in blocks of this length, so that an hour of tape does not stand in memory"""
 
 
-class Workstation:
-    """One person's workstation: a classifier, made at first need, and what is done with it."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A song of which a person said the genre. Songs of one `group` (an artist, say) are tested together; empty is the
+    file itself."""
 
-    def __init__(self, settings: Settings | None = None, *, cache: bool = True) -> None:
+    path: PathLike
+    genre: str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What came of teaching: the lesson, the files that could not be heard, and what a person should know of it."""
+
+    lesson: Lesson
+    failures: tuple[Failure, ...]
+    warnings: tuple[ModelError, ...]
+
+
+class Workstation:
+    """One person's workstation: a classifier, made at first need, and what is done with it.
+
+    `personal` False leaves what the person taught aside. `personal_problem` says why the version in use cannot be used;
+    the model then answers alone.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, cache: bool = True, personal: bool = True) -> None:
         self.settings = settings or Settings.load()
+        self.personal_problem: ModelError | None = None
+        self._versions = Versions(self.settings.data_folder() / "personal")
+        self._personal = personal
         self._cache = cache
         self._classifier: OptimizedAudioClassifier | None = None
         self._making = threading.Lock()
@@ -50,6 +84,8 @@ class Workstation:
                     compile=self.settings.compile,
                     n_threads=self.settings.n_threads(),
                 )
+                if self._personal:
+                    self._put_to_use(self._classifier)
         return self._classifier
 
     def close(self) -> None:
@@ -116,6 +152,132 @@ class Workstation:
             raise StorageError("the demo clip is missing", "Make it again with `python assets/make_demo.py`.")
         return clip
 
+    # --- the person's own genres ---
+
+    def teach(
+        self, examples: Sequence[Example], name: str = "", on_song: Callable[[int, int], None] = lambda done, n: None
+    ) -> Taught:
+        """Learn from songs whose genre a person said: one of the model's, or one of the person's own.
+
+        Nothing is kept: see `keep_personal`. Files that cannot be analysed are left out. Raises ManifestError if
+        nothing can be learned from the rest, ModelError for a version's name that is taken or cannot be one.
+        """
+        name = name or self._versions.free_name()
+        self._versions.check_name(name)
+        base = self._base()
+        settle([example.genre for example in examples], base.labels)  # before minutes are spent on the songs
+        warnings: list[ModelError] = []
+        rest = None
+        try:
+            rest = background.read(background.file_of(self._model_folder()), base)
+        except ModelError as error:
+            warnings.append(error)
+        if rest is None:
+            lost = "genres that are not taught may be forgotten, because the model brings no background of other music"
+            warnings.append(ModelError(lost, "Teach some songs of every genre that matters to you."))
+        songs, failures = self._songs(examples, on_song)
+        if not songs and failures:
+            raise ManifestError(f"none of the {len(failures)} songs could be analysed", failures[0].error["message"])
+        return Taught(teach(songs, base, rest, name=name), tuple(failures), tuple(warnings))
+
+    def keep_personal(self, personal: PersonalModel) -> None:
+        """Keep what was taught as a version; what is in use stays in use."""
+        self._versions.save(personal)
+
+    def use_personal(self, name: str | None) -> None:
+        """From now on the version of this name, or (None) the model alone. Raises ModelError for one that cannot be
+        used, and then changes nothing."""
+        if name is not None:
+            self._versions.load(name, self._base())
+        self._versions.use(name)
+        if self._classifier is not None:
+            self._put_to_use(self._classifier)
+
+    def undo_personal(self) -> str | None:
+        """Back to what was in use before, which is returned; None is the model alone. Raises ModelError."""
+        name = self._versions.undo()
+        if self._classifier is not None:
+            self._put_to_use(self._classifier)
+        return name
+
+    def personal_versions(self) -> list[Version]:
+        """All versions; each says whether it is in use, and why it cannot be used where it cannot."""
+        return self._versions.listed(self._base())
+
+    def active_personal(self) -> str | None:
+        """The name of the version in use. Raises ModelError if that cannot be read."""
+        return self._versions.active()
+
+    def export_personal(self, name: str, target: Path) -> None:
+        """Write a version to a zip file or a folder. Raises ModelError."""
+        self._versions.export(name, target)
+
+    def import_personal(self, source: Path, name: str = "") -> str:
+        """Take what was exported, without putting it to use; returns its name. Raises ModelError."""
+        return self._versions.take(source, name)
+
+    def compare_personal(
+        self,
+        examples: Sequence[Example],
+        name: str | None = None,
+        on_song: Callable[[int, int], None] = lambda done, n: None,
+    ) -> tuple[Comparison, list[Failure]]:
+        """The model alone against a version (None: the one in use) on the same songs. Raises ModelError for a version
+        that cannot be used, ManifestError for a genre that it does not know or if no song could be analysed."""
+        name = name or self._versions.active()
+        if name is None:
+            raise ModelError("no version is in use", "Name one, or teach one with `acoustic personal fit`.")
+        personal = self._versions.load(name, self._base())
+        genres = settle([example.genre for example in examples], personal.labels)
+        unknown = sorted(set(genres) - set(personal.labels))
+        if unknown:
+            raise ManifestError(
+                f"version {name!r} does not know the genre {unknown[0]!r}", f"Known: {', '.join(personal.labels)}."
+            )
+        known = [Example(e.path, genre, e.group) for e, genre in zip(examples, genres, strict=True)]
+        songs, failures = self._songs(known, on_song)
+        if not songs:
+            raise ManifestError("none of the songs could be analysed", failures[0].error["message"] if failures else "")
+        before = np.stack([calibrated(s.votes.logits, personal.base.calibration)[1] for s in songs])
+        after = np.stack([calibrated(personal.read(s.votes).logits, personal.calibration)[1] for s in songs])
+        targets = np.asarray([personal.labels.index(s.genre) for s in songs])
+        return compare(personal.labels, targets, before, after), failures
+
+    def _songs(
+        self, examples: Sequence[Example], on_song: Callable[[int, int], None]
+    ) -> tuple[list[Song], list[Failure]]:
+        """What the network heard in each, in order, and what failed."""
+        heard: dict[int, Song] = {}
+        failed: dict[int, Failure] = {}
+        for index, answer in self.classifier.analyze_many([example.path for example in examples]):
+            example = examples[index]
+            if isinstance(answer, Failure):
+                failed[index] = answer
+            else:
+                assert answer.votes is not None  # the engine's analyses always carry them
+                heard[index] = Song(answer.votes, example.genre, example.group or os.fspath(example.path))
+            on_song(len(heard) + len(failed), len(examples))
+        return [heard[i] for i in sorted(heard)], [failed[i] for i in sorted(failed)]
+
+    def _put_to_use(self, classifier: OptimizedAudioClassifier) -> None:
+        """The version in use, or the model alone where there is none or it cannot be used."""
+        personal = problem = None
+        try:
+            name = self._versions.active()
+            personal = self._versions.load(name, self._base()) if name else None
+        except ModelError as error:
+            problem = error
+        classifier.personal, self.personal_problem = personal, problem
+
+    def _model_folder(self) -> Path:
+        return self.models().find(self.settings.model or EMBEDDED_MODEL)
+
+    def _base(self) -> Base:
+        """What the person's genres stand on: read from the card, so that no network need be loaded."""
+        card = self.models().card(self._model_folder())
+        shape = card.architecture
+        return Base(card.name, card.weights_digest, card.labels, card.calibration, shape.n_embedding or shape.width)
+
     # --- models ---
 
     def models(self) -> Registry:
@@ -141,7 +303,8 @@ class Workstation:
             "device": stats["device"],
             "precision": stats["precision"],
             "backend": stats["backend"],
-            "labels": list(self.classifier.card.labels),
+            "labels": list(self.classifier.labels),
+            "personal": self.classifier.personal.name if self.classifier.personal else None,
             "process": os.getpid(),
         }
 

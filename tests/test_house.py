@@ -20,13 +20,14 @@ ENGINE = GROUND | FLOOR_1
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **{room: GROUND | {room} for room in FLOOR_1},
+    "library": GROUND | {"verdict", "library"},
     "engine": ENGINE,
-    "workstation": ENGINE | {"engine", "__init__"},
-    "training": ENGINE | {"engine", "training"},
+    "workstation": ENGINE | {"engine", "library", "__init__"},
+    "training": ENGINE | {"engine", "library", "training"},
     "ui": {"workstation", "records", "errors", "settings", "ui"},
     "doctor": ENGINE | {"engine", "workstation"},
-    "terminal": ENGINE | {"doctor"},
-    "cli": ENGINE | {"engine", "workstation", "training", "doctor", "terminal", "__init__"},
+    "terminal": ENGINE | {"doctor", "library"},
+    "cli": ENGINE | {"engine", "library", "workstation", "training", "doctor", "terminal", "__init__"},
     "__main__": {"cli"},
     "__init__": ENGINE | {"engine", "workstation"},
 }

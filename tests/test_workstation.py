@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from acoustic.errors import AudioError, ModelError
+from acoustic.errors import AudioError, ManifestError, ModelError
+from acoustic.library import background
+from acoustic.library.personal import PersonalModel
 from acoustic.records import Analysis, MelSpec
 from acoustic.settings import Settings
-from acoustic.workstation import OVERVIEW_COLUMNS, Workstation
+from acoustic.training.background import hear
+from acoustic.verdict.decision import decide
+from acoustic.workstation import OVERVIEW_COLUMNS, Example, Workstation
+from tests.conftest import small_model
 from tests.test_engine import song
 
 
@@ -73,8 +80,6 @@ def test_status_names_what_answers(station: Workstation) -> None:
 def test_an_imported_model_is_found_by_its_name_and_answers(
     station: Workstation, fresh: Settings, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     from transformers import ViTConfig, ViTForImageClassification
 
     config = ViTConfig(
@@ -94,3 +99,168 @@ def test_an_imported_model_is_found_by_its_name_and_answers(
     assert "NOT_MUSIC" not in answer.verdict.review_reasons
     with pytest.raises(ModelError):
         station.import_model(tmp_path / "outside", "../mine", ("A", "B", "C"), MelSpec(n_mels=224))
+
+
+# --- the person's own genres ---
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> list[Example]:
+    """Songs of one sort that a person calls Forró, and of another called Jazz."""
+    names = ("Forró", "forro", "Forró", "Forró")
+    made = [Example(song(tmp_path / f"forro-{i}.wav", 11.0 + i, i), name) for i, name in enumerate(names)]
+    return made + [Example(song(tmp_path / f"jazz-{i}.wav", 11.0 + i, 50 + i), "Jazz") for i in range(4)]
+
+
+def taught(station: Workstation, examples: list[Example], name: str = "mine") -> PersonalModel:
+    personal = station.teach(examples, name).lesson.personal
+    assert personal is not None
+    station.keep_personal(personal)
+    return personal
+
+
+def test_without_corrections_the_answer_is_the_models_own_bit_for_bit(
+    fresh: Settings, station: Workstation, examples: list[Example]
+) -> None:
+    path = examples[0].path
+    [(_, answer)] = list(station.analyze([path]))
+    assert isinstance(answer, Analysis)
+    assert answer.votes is not None
+    card = station.classifier.card
+    plain = decide(answer.votes, card.labels, card.tag_labels, card.calibration, warnings=answer.warnings)
+    assert answer.verdict.probabilities.tobytes() == plain.probabilities.tobytes()
+    assert answer.verdict.segment_probabilities.tobytes() == plain.segment_probabilities.tobytes()
+    assert "personal" not in answer.to_dict()
+    taught(station, examples)
+    station.use_personal("mine")
+    with Workstation(fresh, personal=False) as aside:
+        [(_, again)] = list(aside.analyze([path]))
+    assert isinstance(again, Analysis)
+    assert again.verdict.probabilities.tobytes() == plain.probabilities.tobytes()
+    station.undo_personal()
+    [(_, back)] = list(station.analyze([path]))
+    assert isinstance(back, Analysis)
+    assert back.verdict.probabilities.tobytes() == plain.probabilities.tobytes()
+
+
+def test_what_was_taught_answers_from_then_on_and_asks_the_network_nothing(
+    fresh: Settings, station: Workstation, examples: list[Example]
+) -> None:
+    taught(station, examples)
+    n_asked = sum(station.classifier.get_stats()["batch_sizes"].values())
+    station.use_personal("mine")
+    assert station.status()["personal"] == "mine"
+    assert station.status()["labels"] == [*station.classifier.card.labels, "Forró"]
+    paths = [e.path for e in examples]
+    for _, answer in station.analyze(paths):
+        assert isinstance(answer, Analysis)
+        assert answer.cached
+        assert answer.personal == "mine"
+        said = answer.to_dict()
+        assert said["personal"] == "mine"
+        assert list(said["probabilities"])[-1] == "Forró"
+        assert sum(said["probabilities"].values()) == pytest.approx(1)
+        assert answer.verdict.segment_probabilities.shape[1] == 5
+        assert answer.verdict.segment_probabilities.sum(axis=1) == pytest.approx(1)
+    assert sum(station.classifier.get_stats()["batch_sizes"].values()) == n_asked
+    with Workstation(fresh) as later:  # another process finds it in use
+        [(_, answer)] = list(later.analyze(paths[:1]))
+    assert isinstance(answer, Analysis)
+    assert answer.personal == "mine"
+
+
+def test_files_that_fail_are_left_out(station: Workstation, examples: list[Example], tmp_path: Path) -> None:
+    (tmp_path / "text.mp3").write_text("hello\n")
+    told: list[tuple[int, int]] = []
+    bad = Example(tmp_path / "text.mp3", "Jazz")
+    done = station.teach([bad, *examples], on_song=lambda n, of: told.append((n, of)))
+    assert [f.error["code"] for f in done.failures] == ["NOT_AUDIO"]
+    assert sum(done.lesson.songs.values()) == len(examples)
+    assert told[-1] == (len(examples) + 1, len(examples) + 1)
+    with pytest.raises(ManifestError, match="none of the 1 songs"):
+        station.teach([bad])
+
+
+def test_a_model_without_background_says_what_that_means(station: Workstation, examples: list[Example]) -> None:
+    done = station.teach(examples)
+    assert [w.code for w in done.warnings] == ["MODEL"]
+    with pytest.raises(ManifestError, match="background"):
+        station.teach(examples[:4])
+
+
+def test_with_a_background_one_own_genre_is_enough(
+    fresh: Settings, examples: list[Example], model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "small"
+    shutil.copytree(model_folder, folder)
+    with Workstation(dataclasses.replace(fresh, model=str(folder))) as station:
+        others = [song(tmp_path / f"other-{i}.wav", 11, 100 + i) for i in range(8)]
+        made = hear(station.classifier, others)
+        background.write(background.file_of(folder), made, station.classifier.card.weights_digest, "made up")
+        done = station.teach(examples[:4])
+        assert done.warnings == ()
+        assert done.lesson.n_background == 8
+        assert done.lesson.personal is not None
+        background.write(background.file_of(folder), made, "f" * 64, "made by other weights")
+        refused = station.teach(examples)
+        assert "other weights" in refused.warnings[0].message
+        assert refused.lesson.n_background == 0
+
+
+def test_a_version_that_cannot_be_used_leaves_the_model_alone(
+    fresh: Settings, station: Workstation, examples: list[Example], model_folder: Path, tmp_path: Path
+) -> None:
+    taught(station, examples)
+    station.use_personal("mine")
+    small_model(tmp_path / "retrained", "small", seed=1)
+    other = dataclasses.replace(fresh, model=str(tmp_path / "retrained" / "small"))
+    with Workstation(other) as retrained:
+        [(_, answer)] = list(retrained.analyze([examples[0].path]))
+        assert isinstance(answer, Analysis)
+        assert answer.personal is None
+        assert answer.verdict.labels == retrained.classifier.card.labels
+        assert "other weights" in str(retrained.personal_problem)
+        with pytest.raises(ModelError, match="other weights"):
+            retrained.use_personal("mine")
+        assert retrained.personal_versions()[0].error is not None
+    assert station.active_personal() == "mine"  # a refusal changes nothing
+    (Path(fresh.data_dir) / "personal" / "mine" / "personal.json").write_text("{")
+    with Workstation(fresh) as damaged:
+        [(_, answer)] = list(damaged.analyze([examples[0].path]))
+        assert isinstance(answer, Analysis)
+        assert answer.personal is None
+        assert "damaged" in str(damaged.personal_problem)
+        damaged.use_personal(None)
+        assert damaged.personal_problem is None
+
+
+def test_before_and_after_on_the_same_songs(station: Workstation, examples: list[Example], tmp_path: Path) -> None:
+    personal = taught(station, examples)
+    comparison, failures = station.compare_personal(examples, "mine")
+    assert failures == []
+    assert comparison.n == 8
+
+    def n_right() -> int:
+        answers = dict(station.analyze([e.path for e in examples]))
+        wanted = ["Forró"] * 4 + ["Jazz"] * 4
+        return sum(answers[i].verdict.top_genre == genre for i, genre in enumerate(wanted))  # type: ignore[union-attr]
+
+    assert comparison.before == n_right()
+    station.use_personal("mine")
+    assert comparison.after == n_right()
+    assert comparison.after > comparison.before
+    assert personal.own == ("Forró",)
+    with pytest.raises(ManifestError, match="Polka"):
+        station.compare_personal([Example(examples[0].path, "Polka")])
+    station.use_personal(None)
+    with pytest.raises(ModelError, match="no version is in use"):
+        station.compare_personal(examples)
+
+
+def test_bad_names_are_refused_before_anything_is_heard(station: Workstation, examples: list[Example]) -> None:
+    taught(station, examples)
+    for name in ("mine", "none", "../up"):
+        with pytest.raises(ModelError):
+            station.teach([Example("not there.wav", "Jazz")], name)
+    with pytest.raises(ManifestError, match="genre's name"):
+        station.teach([Example("not there.wav", "\x1b")])

@@ -105,7 +105,7 @@ def _problems(card: ModelCard) -> Iterator[str]:
     yield from _label_problems(card)
     yield from _architecture_problems(card.architecture)
     yield from _input_problems(card)
-    yield from _calibration_problems(card.calibration)
+    yield from _calibration_problems(card.calibration, len(card.labels))
     try:
         datetime.datetime.fromisoformat(card.created)
     except ValueError:
@@ -162,9 +162,16 @@ def _input_problems(card: ModelCard) -> Iterator[str]:
         yield f"segments: middle_s {segments.middle_s} must be positive"
 
 
-def _calibration_problems(c: Calibration) -> Iterator[str]:
+def _calibration_problems(c: Calibration, n_classes: int) -> Iterator[str]:
     if c.temperature <= 0:
         yield f"calibration: temperature {c.temperature} must be positive"
+    if len(c.class_scale) != len(c.class_bias) or len(c.class_scale) not in (0, n_classes):
+        yield (
+            f"calibration: class_scale has {len(c.class_scale)} numbers and class_bias {len(c.class_bias)}, but both "
+            f"must have none or one for each of the {n_classes} labels"
+        )
+    if not 0 <= c.segment_correlation <= 1:
+        yield f"calibration: segment_correlation {c.segment_correlation} is out of range (0 to 1)"
     if not 0 <= c.label_smoothing < 1 or not 0 < c.coverage < 1:
         yield f"calibration: label_smoothing {c.label_smoothing} or coverage {c.coverage} is out of range (0 to 1)"
 

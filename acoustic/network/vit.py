@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..records import N_FRAMES
 
@@ -110,6 +111,8 @@ class MelViT(nn.Module):
         from transformers.models.vit.modeling_vit import ViTLayer
 
         super().__init__()
+        self.checkpoint_layers = False
+        """in training, recompute the layers' activations on the way back rather than keep them"""
         a = self.architecture = architecture
         if a.n_mels % PATCH or a.n_mels <= 0:
             raise ValueError(f"n_mels must be a positive multiple of {PATCH}, got {a.n_mels}")
@@ -172,6 +175,9 @@ class MelViT(nn.Module):
             cls = (self.cls_token + self.position[:, :1]).expand(len(tokens), -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         for layer in self.layers:
-            tokens = layer(tokens)
+            if self.checkpoint_layers and self.training:
+                tokens = checkpoint(layer, tokens, use_reentrant=False)
+            else:
+                tokens = layer(tokens)
         tokens = self.norm(tokens)
         return tokens.mean(dim=1) if self.cls_token is None else tokens[:, 0]

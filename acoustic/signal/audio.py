@@ -35,6 +35,7 @@ Frames = Iterator[tuple[float | None, np.ndarray]]
 
 BLOCK_VALUES = 1 << 18  # values (frames x channels) handed on at a time
 PREROLL_S = (0.3, 5.0)  # decoded and dropped before a slice: Opus needs 80 ms, MP3's bit reservoir up to 0.26 s
+EXACT_FRAMES = 8  # frames whose exact time stamps are compared: one in a few may be wrong
 COARSE_FRAMES, COARSE_S = 128, 3.0  # frames whose rounded time stamps together tell the place within a sample
 MIN_BLOCK, MAX_TINY_BLOCKS = 16, 4_096  # no codec has frames under 32 samples; damaged headers have, and cost minutes
 MAX_BAD_PACKETS = 50  # undecodable packets in a row; a few are replaced by silence, as players do
@@ -228,7 +229,7 @@ class _FfmpegDecoder:
             n_done += len(block)
             coarse = self._coarse() and self._grid is None
             enough = len(blocks) >= COARSE_FRAMES or n_done >= COARSE_S * self.sample_rate
-            if len(blocks) >= 3 and (enough or not coarse):
+            if len(blocks) >= EXACT_FRAMES and (enough or not coarse):
                 break
         return (stamps if len(stamps) == len(blocks) else []), blocks
 
@@ -292,8 +293,9 @@ class _FfmpegDecoder:
 
         Containers that stamp in milliseconds round each stamp, so a single one is off by up to half a tick: of all the
         estimates `stamp - what precedes it` the middle of the range is taken, which is within a sample (where stamps
-        jump: the median). The first stamp is left out: codecs shorten their first frame. Where such a container has
-        blocks of one size, but for its first, the place is then exact: it lies on their `grid` (first size, others).
+        jump, as FFmpeg's do at a Vorbis block between long and short windows: the lower median). The first stamp is
+        left out: codecs shorten their first frame. Where such a container has blocks of one size, but for its first,
+        the place is then exact: it lies on their `grid` (first size, others).
         """
         before = np.concatenate(([0], np.cumsum(sizes[:-1])))
         estimates = (np.asarray(stamps) - self._base_s) * self.sample_rate - before
@@ -302,7 +304,7 @@ class _FfmpegDecoder:
         low, high = float(estimates.min()), float(estimates.max())
         place = (low + high) / 2
         if high - low > self._tick_s * self.sample_rate + 1:
-            place = float(np.median(estimates))
+            place = float(np.sort(estimates)[(len(estimates) - 1) // 2])  # one of them, never the mean of two
         if grid is not None and set(sizes[1:]) == {grid[1]}:
             second = place + sizes[0] - grid[0]
             place = grid[0] + round(second / grid[1]) * grid[1] - sizes[0]

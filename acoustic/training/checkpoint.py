@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,44 +15,72 @@ from torch import Tensor, nn
 FILE = "checkpoint.safetensors"
 
 
+@dataclass
+class Progress:
+    """How far a run is: steps done, the precision that was chosen for it, and what early stopping remembers."""
+
+    step: int = 0
+    precision: str = ""
+    stopped: bool = False
+    worse_epochs: int = 0
+    best_error: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """averaged weights of the best epoch; empty without early stopping"""
+
+
 def save(
-    folder: Path, step: int, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, meta: str
+    folder: Path,
+    progress: Progress,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    meta: str,
 ) -> None:
-    """Network, its running average and the optimiser's moments after `step` steps; `meta` names the run's settings."""
+    """All that going on needs: network, its running average, the optimiser's moments; `meta` names the run's
+    settings."""
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
+    tensors |= {f"best.{k}": v for k, v in progress.best.items()}
     for name, state in _moments(network, optimizer).items():
         tensors |= {f"optimizer.{name}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+    numbers = {k: getattr(progress, k) for k in ("step", "precision", "stopped", "worse_epochs")}
+    if math.isfinite(progress.best_error):
+        numbers["best_error"] = progress.best_error
     part = folder / (FILE + ".part")
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, {"step": json.dumps(step), "meta": meta})
+    described = {"progress": json.dumps(numbers), "meta": meta}
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part, described)
     part.replace(folder / FILE)
 
 
 def load(
     folder: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, meta: str
-) -> int:
-    """Restore in place what `save` kept; returns the number of steps done, 0 where there is no checkpoint of this
-    run.
-    """
+) -> Progress:
+    """Restore in place what `save` kept; a fresh Progress where there is no checkpoint of this run."""
     path = folder / FILE
     if not path.exists():
-        return 0
+        return Progress()
     try:
         with safe_open(path, "pt") as file:
             described = file.metadata()
             if described.get("meta") != meta:
-                return 0
+                return Progress()
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     except SafetensorError:
-        return 0
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+        return Progress()
+    network.load_state_dict(_under("network.", tensors))
+    device = next(network.parameters()).device
+    average.update({k: v.to(device) for k, v in _under("average.", tensors).items()})
     for name, parameter in network.named_parameters():
-        prefix = f"optimizer.{name}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state = _under(f"optimizer.{name}.", tensors)
         if state:
-            optimizer.state[parameter] = state
-    return int(json.loads(described["step"]))
+            optimizer.state[parameter] = {k: v.to(device) if v.ndim else v for k, v in state.items()}
+    progress = Progress(**json.loads(described["progress"]))
+    progress.best = {k: v.to(device) for k, v in _under("best.", tensors).items()}
+    return progress
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict]:

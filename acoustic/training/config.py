@@ -8,6 +8,7 @@ Paths of data and teachers in the file are relative to the data folder that the 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import typing
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ class Source:
     share: float = 1.0
     label_weight: float = 0.0
     group: tuple[str, ...] = ("file",)
+    group_pattern: str = ""
+    """regular expression; what its first bracket finds in a file's name is the group, in place of the columns"""
     balance: bool = False
     """draw genres evenly rather than files evenly"""
     licence: str = ""
@@ -44,11 +47,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher plugged in by path: `file` is a Python file with a class `Teacher`, called with `arguments`."""
+    """A teacher plugged in by path: a Python file with a class `Teacher` that is called with `arguments`, or the folder
+    of a `transformers` model for audio classification (AST). `weight` is its say in the loss beside the others'."""
 
     name: str
     file: str
     arguments: tuple[str, ...] = ()
+    weight: float = 1.0
     window_s: float = 10.0
     hop_s: float = 7.5
     gives_tags: bool = False
@@ -58,13 +63,40 @@ class TeacherSpec:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSpec:
-    """Probabilities and ranges of the augmentations; 0 switches one off. Levels in dB, frequencies in Hz."""
+    """Probabilities and ranges of the augmentations; 0 switches one off. Levels in dB, frequencies in Hz.
 
-    mixup_p: float = 0.3
-    noise_p: float = 0.25
-    noise_snr_db: tuple[float, float] = (3.0, 30.0)
+    The first block works on the waveform, in the order in which it is named, the second on the mel.
+    """
+
     speed_p: float = 0.3
     speed_range: tuple[float, float] = (0.92, 1.08)
+    pitch_p: float = 0.0
+    pitch_semitones: tuple[float, float] = (-2.0, 2.0)
+    stretch_p: float = 0.0
+    stretch_range: tuple[float, float] = (0.9, 1.1)
+    room_p: float = 0.0
+    """an impulse response from the folder `rooms`"""
+    noise_p: float = 0.25
+    noise_snr_db: tuple[float, float] = (3.0, 30.0)
+    equalizer_p: float = 0.0
+    equalizer_db: tuple[float, float] = (-9.0, 9.0)
+    band_p: float = 0.0
+    """a telephone's or a small speaker's band: everything outside of low to high is cut"""
+    band_low_hz: tuple[float, float] = (150.0, 400.0)
+    band_high_hz: tuple[float, float] = (3_000.0, 5_000.0)
+    clipping_p: float = 0.0
+    clipping_percent: tuple[int, int] = (0, 10)
+    codec_p: float = 0.0
+    """encoded to MP3 and back"""
+    codec_kbps: tuple[int, int] = (16, 96)
+    gain_p: float = 0.0
+    gain_db: tuple[float, float] = (-12.0, 6.0)
+
+    mixup_p: float = 0.3
+    cutmix_p: float = 0.0
+    """a stretch of time of another crop takes the place of this one's; of the crops that are not mixed"""
+    roll_p: float = 0.0
+    """the mel is turned around in time by any number of frames"""
     floor_p: float = 0.5
     floor_db: tuple[float, float] = (-75.0, -40.0)
     tilt_p: float = 0.5
@@ -96,14 +128,39 @@ class TrainConfig:
     seed: int = 0
     held_out: float = 0.12
     """share of the groups that is kept for validation and calibration"""
+    rooms: str = ""
+    """folder of room impulse responses, for `augment.room_p`"""
+    consistent: bool = False
+    """teachers hear the very waveform that the student hears, augmented, and are asked anew for each crop; else they
+    are asked once for each window of the clean files"""
+    start_from: str = ""
+    """a model folder whose weights are the start; heads of other widths or labels begin anew"""
+    trainable_blocks: int = -1
+    """only the last N layers and the heads learn; -1: everything"""
+    layer_decay: float = 1.0
+    """learning rate of each layer as a share of the one above it (Clark et al., 2020)"""
     samples: int = 200_000
     batch_size: int = 32
+    """samples of one optimiser step, over all processes and all `accumulate` parts"""
+    accumulate: int = 1
+    """parts in which a process takes its share of the batch, one after the other"""
+    workers: int = 0
+    """processes that make batches ahead of the network; 0: the training process itself, between two steps"""
+    checkpoint_layers: bool = False
+    """recompute the layers' activations on the way back: less memory, about a third more time"""
+    precision: Literal["measure", "float32", "bfloat16", "float16"] = "measure"
+    """of the matrix products; "measure" times a step in each that the device has and takes the fastest"""
+    early_stop_epochs: int = 0
+    """end after this many epochs without a better held-out error; 0: never"""
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.04
     ema: float = 0.998
     clip_norm: float = 1.0
+    label_smoothing: float = 0.0
     patch_dropout: float = 0.3
+    whole_from: float = 1.0
+    """from this share of the run on no patch is dropped, so that the network ends on what it will see in use"""
     genre_weight: float = 0.5
     tag_weight: float = 0.5
     embedding_weight: float = 1.0
@@ -116,8 +173,9 @@ class TrainConfig:
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
-        """The configuration in `path`; SettingsError names the file and the key that is wrong."""
-        config: TrainConfig = record(cls, read_toml(path), str(path))
+        """The configuration in `path`, over that of the file beside it that its key `base` names, if it does; a table
+        of the one is laid over the same table of the other. SettingsError names the file and the key that is wrong."""
+        config: TrainConfig = record(cls, _with_base(path), str(path))
         for problem in _problems(config):
             raise SettingsError(f"{path}: {problem}")
         shaped = dataclasses.replace(config.architecture, n_classes=len(config.labels), n_mels=config.mel.n_mels)
@@ -129,16 +187,63 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         yield f"name {config.name!r} is not a plain name of letters, digits, '.', '_', '+' and '-'"
     if not config.labels or len(set(config.labels)) != len(config.labels):
         yield "`labels` must be a list of different names"
-    for name in ("samples", "batch_size", "learning_rate", "checkpoint_steps"):
+    for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
-    for name in ("held_out", "patch_dropout", "ema", "warmup", "coverage", "review_accuracy"):
+    for name in ("workers", "early_stop_epochs"):
+        if getattr(config, name) < 0:
+            yield f"{name} = {getattr(config, name)} must not be below 0"
+    if not -1 <= config.trainable_blocks <= config.architecture.depth:
+        yield f"trainable_blocks = {config.trainable_blocks}, but there are {config.architecture.depth} layers"
+    for name in ("held_out", "patch_dropout", "label_smoothing", "ema", "warmup", "coverage", "review_accuracy"):
         if not 0 <= getattr(config, name) < 1:
             yield f"{name} = {getattr(config, name)} must be from 0 to below 1"
+    yield from _augment_problems(config.augment)
+    if config.augment.room_p > 0 and not config.rooms:
+        yield "augment.room_p is above 0, but no folder of impulse responses is named: `rooms`"
+    weights = [teacher.weight for teacher in config.teachers]
+    if weights and (min(weights) < 0 or max(weights) <= 0):
+        yield f"the teachers' weights {weights} must be 0 or more, and one of them above 0"
+    for source in config.sources:
+        if source.group_pattern and not _has_bracket(source.group_pattern):
+            yield f"source {source.name!r}: group_pattern is not a regular expression with one pair of brackets"
     for kind, parts in (("source", config.sources), ("teacher", config.teachers)):
         names = [part.name for part in parts]
         if not names or len(set(names)) != len(names):
             yield f"there must be a {kind}, and each with a name of its own"
+
+
+def _with_base(path: Path) -> dict[str, Any]:
+    raw = read_toml(path)
+    name = raw.pop("base", None)
+    if name is None:
+        return raw
+    if not isinstance(name, str):
+        raise SettingsError(f"{path}: base: {name!r} is not the name of a file")
+    below = read_toml(path.parent / name)
+    if "base" in below:
+        raise SettingsError(f"{path}: base: {name} has a base itself", "One level of base is enough for a person.")
+    tables = {key: {**below[key], **raw[key]} for key in raw if isinstance(raw[key], dict) and key in below}
+    return {**below, **raw, **tables}
+
+
+def _augment_problems(augment: AugmentSpec) -> Iterator[str]:
+    for name, value in ((f.name, getattr(augment, f.name)) for f in dataclasses.fields(augment)):
+        if name.endswith("_p") and not 0 <= value <= 1:
+            yield f"augment.{name} = {value} must be from 0 to 1"
+        if isinstance(value, tuple) and value[0] > value[1]:
+            yield f"augment.{name} = {list(value)} must rise"
+        if name.endswith(("_range", "_hz")) and value[0] <= 0:
+            yield f"augment.{name} = {list(value)} must be above 0"
+    if augment.mixup_p + augment.cutmix_p > 1:
+        yield "augment.mixup_p and augment.cutmix_p together must not be above 1: a crop is mixed or cut, not both"
+
+
+def _has_bracket(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups == 1
+    except re.error:
+        return False
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,19 @@ import torch
 from torch import Tensor
 
 from ..signal.mel import log_mel, normalize
-from . import augment
+from . import augment_mel
+from .augment import Augmenter
 from .config import TrainConfig
-from .labels import TeacherSpace, crop_features, index_of, mix
+from .labels import TeacherSpace, features_of, index_of, mix
 from .manifest import Row
 from .targets import TeacherAnswers, WaveformStore
+from .teachers import Answer, Listener
+
+PLAN, WAVEFORM, MEL = 1, 2, 3
+"""the three sets of draws of a step: none moves another, whatever is switched on"""
+
+CropTargets = tuple[Any, ...]
+"""the fields of Targets for one crop"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +51,26 @@ class Scale:
         return (x - self.mean) / self.std
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is drawn for a whole batch before any of it is rendered, each (B,): tracks; whom a crop is put together with
+    and how much of itself it keeps then; whether that is a mix, a cut, or (both False) not done."""
+
+    track: np.ndarray
+    partner: np.ndarray
+    share: np.ndarray
+    mixed: np.ndarray
+    cut: np.ndarray
+
+
 class CropDataset:
-    """Every window of the first teacher is one crop position; a crop may start up to half a hop away from it.
+    """Crops of tracks, drawn and augmented, with the teachers' targets.
 
     Targets: the embeddings of all teachers side by side; the wanted tags of the teacher that gives them; the logits of
-    the other teachers as auxiliary targets.
+    the other teachers as auxiliary targets. They are those of the clean windows that the crop overlaps or, where the
+    configuration says `consistent`, what the teachers say of the augmented waveform itself (Beyer et al., "Knowledge
+    distillation: A good teacher is patient and consistent", 2022). `data` is the folder that the configuration's paths
+    are relative to.
     """
 
     def __init__(
@@ -55,56 +80,95 @@ class CropDataset:
         store: WaveformStore,
         answers: Sequence[TeacherAnswers],
         space: TeacherSpace | None = None,
+        data: Path = Path(),
     ) -> None:
         self.config = config
         self.rows = rows
         self.store = store
         self.answers = answers
         self.space = space
+        self.data = data
         self.sources = {source.name: source for source in config.sources}
         tag_teacher = next((a for a in answers if a.spec.gives_tags), answers[0])
         self._tag_answer = answers.index(tag_teacher)
         self.tag_columns = np.asarray([tag_teacher.tags.index(tag) for tag in config.tags], dtype=np.int64)
+        self._soft_cache: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
         self.segment_s = config.mel.segment_s
         self.n_crop = config.mel.n_samples
+        others = [a for a in answers if a is not tag_teacher]
+        self.embedding_weight = _weights([(a.spec.weight, a.embedding.shape[1]) for a in answers])
+        self.auxiliary_weight = _weights([(a.spec.weight, a.logits.shape[1]) for a in others])
+
+    @cached_property
+    def augmenter(self) -> Augmenter:
+        """The waveform augmentations that are switched on."""
+        rooms = self.data / self.config.rooms if self.config.rooms else None
+        return Augmenter(self.config.augment, self.store.sample_rate, rooms)
+
+    @cached_property
+    def listeners(self) -> list[Listener]:
+        """The teachers themselves, for consistent targets: loaded when they are asked for the first time."""
+        return [Listener(answer.spec, self.data, self.n_crop, self.store.sample_rate) for answer in self.answers]
 
     # --- targets ---
 
     def features(self, track: int, start_s: float) -> np.ndarray:
-        return crop_features(self.answers, track, start_s, self.segment_s)
+        """What the teachers said of a crop's clean windows, as one vector (F,)."""
+        return features_of(self._said(track, start_s))
 
-    def raw_targets(self, track: int, start_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Embedding (D,), tag logits (T,), auxiliary logits (A,) of a crop, not standardised."""
-        embeddings, auxiliary, tags = [], [], np.zeros(0)
-        for i, answer in enumerate(self.answers):
-            logits, embedding = answer.of_crop(track, start_s, self.segment_s)
-            embeddings.append(embedding)
-            if i == self._tag_answer:
-                tags = logits[self.tag_columns]
-            else:
-                auxiliary.append(logits)
-        return np.concatenate(embeddings), tags, np.concatenate(auxiliary) if auxiliary else np.zeros(0)
+    def standard_targets(self, track: int, start_s: float) -> CropTargets:
+        """The fields of Targets for a crop, from the teachers' answers on the clean windows."""
+        second = int(start_s)  # one label for each second: a run that resumes must find the same one
+        if (track, second) not in self._soft_cache:
+            self._soft_cache[track, second] = self._genre(track, self._said(track, float(second)))
+        return (*self._standard(self._said(track, start_s)), *self._soft_cache[track, second])
 
-    def soft_genre(self, track: int, start_s: float) -> np.ndarray:
-        """(C,) soft label of a crop, with the file's own label mixed in."""
+    def consistent_targets(self, track: int, samples: np.ndarray) -> CropTargets:
+        """The fields of Targets for a crop of `track`, from what the teachers say of its waveform (n_samples,) now."""
+        said = [listener(samples) for listener in self.listeners]
+        return (*self._standard(said), *self._genre(track, said))
+
+    def _said(self, track: int, start_s: float) -> list[Answer]:
+        return [answer.of_crop(track, start_s, self.segment_s) for answer in self.answers]
+
+    def _raw(self, said: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Embedding (D,), tag logits (T,), auxiliary logits (A,) of what all teachers said, not standardised."""
+        auxiliary = [logits for i, (logits, _) in enumerate(said) if i != self._tag_answer]
+        return (
+            np.concatenate([embedding for _, embedding in said]),
+            said[self._tag_answer][0][self.tag_columns],
+            np.concatenate(auxiliary) if auxiliary else np.zeros(0),
+        )
+
+    def _standard(self, said: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        embedding, tags, auxiliary = (scale.apply(x) for scale, x in zip(self.scales, self._raw(said), strict=True))
+        return embedding, tags, auxiliary
+
+    def _genre(self, track: int, said: Sequence[Answer]) -> tuple[np.ndarray, float]:
+        """Soft label (C,), with the file's own label mixed in, and its weight: 0, and no opinion, for what is not
+        music."""
+        row, labels = self.rows[track], self.config.labels
+        if row.kind != "music":
+            return np.full(len(labels), 1 / len(labels)), 0.0
         if self.space is None:
             raise RuntimeError("soft labels are asked for before the teacher space was fitted")
-        row = self.rows[track]
-        soft = self.space.probabilities(self.features(track, start_s)[None])[0]
-        return mix(soft, index_of(row, self.config.labels), self.sources[row.source].label_weight)
+        soft = self.space.probabilities(features_of(said)[None])[0]
+        return mix(soft, index_of(row, labels), self.sources[row.source].label_weight), 1.0
 
     def fit_scales(self, tracks: Sequence[int]) -> None:
         """Means and deviations of the targets over the middle crops of `tracks`."""
-        raw = [self.raw_targets(track, self.middle(track)) for track in tracks]
+        raw = [self._raw(self._said(track, self.middle(track))) for track in tracks]
         self.scales = tuple(_scale(np.stack(column)) for column in zip(*raw, strict=True))
 
     def middle(self, track: int) -> float:
+        """Start in seconds of the crop in the middle of a track."""
         return max(0.0, (self.store.length(track) / self.store.sample_rate - self.segment_s) / 2)
 
     # --- batches ---
 
     def prepare_draws(self, tracks: Sequence[int]) -> None:
-        """Fix who is drawn how often: sources by their share, within them files by length or genres evenly."""
+        """Fix who is drawn how often: sources by their share, within them files by length or genres evenly. Noise that
+        is mixed in comes from `tracks` too."""
         weight = np.zeros(len(self.rows))
         for source in self.config.sources:
             mine = [t for t in tracks if self.rows[t].source == source.name]
@@ -118,75 +182,87 @@ class CropDataset:
             weight[mine] = source.share * w / w.sum()
         self._draw = weight / weight.sum()
         self._noise = [t for t in tracks if self.rows[t].kind == "noise"]
-        self._soft_cache: dict[tuple[int, int], np.ndarray] = {}
 
-    def batch(self, step: int) -> tuple[Tensor, Targets]:
-        """The augmented, normalised mels (B, n_mels, 224) of a step, and their targets."""
-        config, spec = self.config, self.config.mel
-        rng = np.random.default_rng((config.seed, step))
-        tracks = rng.choice(len(self.rows), config.batch_size, p=self._draw)
-        waveforms, starts = zip(*(self._crop(int(t), rng) for t in tracks), strict=True)
-        mels = log_mel(torch.from_numpy(np.stack(waveforms)), spec)
-        targets = [self.standard_targets(int(t), s) for t, s in zip(tracks, starts, strict=True)]
-        stacked = [torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*targets, strict=True)]
-        mels, stacked = self._mixup(mels, stacked, rng)
-        mels = torch.stack([augment.color(mel, spec, config.augment, rng) for mel in mels])
-        mels = normalize(mels, spec)
-        mels = torch.stack([augment.mask(mel, config.augment, rng) for mel in mels])
-        return mels, Targets(*stacked)
+    def batch(self, step: int, part: slice | None = None) -> tuple[Tensor, Targets]:
+        """The augmented, normalised mels (B, n_mels, 224) of a step, and their targets; of a `part` of the batch only,
+        the very same ones, where several processes share it.
 
-    def _crop(self, track: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """An augmented crop (n_samples,) and its start in seconds."""
-        a = self.config.augment
-        factor = float(rng.uniform(*a.speed_range)) if rng.random() < a.speed_p else 1.0
-        n = int(np.ceil(self.n_crop * factor)) + 64
-        room = max(0, self.store.length(track) - n)
-        start = int(rng.integers(0, room + 1))
-        samples = self.store.read(track, start, n)
-        samples = augment.speed(samples, factor, self.n_crop) if factor != 1.0 else samples[: self.n_crop]
-        if len(samples) < self.n_crop:
-            samples = np.pad(samples, (0, self.n_crop - len(samples)))
-        if self._noise and self.rows[track].kind == "music" and rng.random() < a.noise_p:
-            noise = self.store.read(int(rng.choice(self._noise)))
-            noise = np.roll(noise, int(rng.integers(0, len(noise))))
-            samples = augment.add_noise(samples, noise, float(rng.uniform(*a.noise_snr_db)))
-        return samples.astype(np.float32), start / self.store.sample_rate
+        A sample is drawn by (seed, step, its place in the batch) and rendered by itself; a partner outside of the part
+        is rendered for the sample that needs it.
+        """
+        plan = self._plan(step)
+        rendered: dict[int, tuple[Tensor, CropTargets]] = {}
 
-    def standard_targets(self, track: int, start_s: float) -> tuple[Any, ...]:
-        embedding, tags, auxiliary = (
-            scale.apply(x) for scale, x in zip(self.scales, self.raw_targets(track, start_s), strict=True)
-        )
-        if self.rows[track].kind != "music":
-            return (
-                embedding,
-                tags,
-                auxiliary,
-                np.full(len(self.config.labels), 1 / len(self.config.labels)),
-                np.float32(0),
-            )
-        second = int(start_s)  # one label for each second: a run that resumes must find the same one
-        if (track, second) not in self._soft_cache:
-            self._soft_cache[track, second] = self.soft_genre(track, float(second))
-        return embedding, tags, auxiliary, self._soft_cache[track, second], np.float32(1)
+        def crop(i: int) -> tuple[Tensor, CropTargets]:
+            if i not in rendered:
+                rendered[i] = self._render(int(plan.track[i]), self._generator(step, WAVEFORM, i))
+            return rendered[i]
 
-    def _mixup(self, mels: Tensor, targets: list[Tensor], rng: np.random.Generator) -> tuple[Tensor, list[Tensor]]:
-        """Some samples become a mix of two (Zhang et al., 2018): power and targets by the same share."""
-        partner = torch.from_numpy(rng.permutation(len(mels)))
-        share = rng.uniform(0.5, 1.0, len(mels))
-        share[rng.random(len(mels)) >= self.config.augment.mixup_p] = 1.0
-        s = torch.from_numpy(share.astype(np.float32))
-        loud = mels.amax(dim=(1, 2), keepdim=True)
-        level = mels - loud  # equal loudness first, or the louder one would always win
-        mixed = torch.stack(
-            [
-                m if f == 1 else augment.mix_power(m, level[p], float(f))
-                for m, p, f in zip(level, partner, share, strict=True)
-            ]
-        )
-        mixed = torch.maximum(mixed, mixed.amax(dim=(1, 2), keepdim=True) - self.config.mel.top_db)
-        return mixed, [
-            s.view(-1, *[1] * (t.ndim - 1)) * t + (1 - s).view(-1, *[1] * (t.ndim - 1)) * t[partner] for t in targets
-        ]
+        mels, targets = [], []
+        for i in range(self.config.batch_size)[part or slice(None)]:
+            rng = self._generator(step, MEL, i)
+            mel, wanted = crop(i)
+            if plan.mixed[i] or plan.cut[i]:
+                mel, wanted = self._together((mel, wanted), crop(int(plan.partner[i])), plan, i, rng)
+            mels.append(self._finished(mel, rng))
+            targets.append(wanted)
+        columns = (torch.from_numpy(np.stack(c).astype(np.float32)) for c in zip(*targets, strict=True))
+        return torch.stack(mels), Targets(*columns)
+
+    def _generator(self, step: int, kind: int, i: int = 0) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, step, i, kind))
+
+    def _plan(self, step: int) -> Plan:
+        n, augment = self.config.batch_size, self.config.augment
+        rng = self._generator(step, PLAN)
+        track = rng.choice(len(self.rows), n, p=self._draw)
+        partner, share, chance = rng.permutation(n), rng.uniform(0.5, 1.0, n), rng.random(n)
+        mixed = chance < augment.mixup_p
+        return Plan(track, partner, share, mixed, ~mixed & (chance < augment.mixup_p + augment.cutmix_p))
+
+    def _render(self, track: int, rng: np.random.Generator) -> tuple[Tensor, CropTargets]:
+        """One crop by itself: its mel (n_mels, 224) in dB below its loudest bin, from the augmented waveform, and its
+        targets."""
+        pace = self.augmenter.pace(rng)
+        n = pace.n_source(self.n_crop)
+        start = int(rng.integers(0, max(0, self.store.length(track) - n) + 1))
+        noise = self._some_noise if self._noise and self.rows[track].kind == "music" else None
+        samples = self.augmenter(self.store.read(track, start, n), self.n_crop, pace, rng, noise)
+        mel = log_mel(samples[None], self.config.mel)[0]
+        if self.config.consistent:
+            targets = self.consistent_targets(track, samples)
+        else:
+            targets = self.standard_targets(track, start / self.store.sample_rate)
+        return augment_mel.level(mel), targets
+
+    def _some_noise(self, rng: np.random.Generator) -> np.ndarray:
+        """A noise recording of the training part, begun anywhere."""
+        noise = self.store.read(int(rng.choice(self._noise)))
+        return np.roll(noise, int(rng.integers(0, len(noise))))
+
+    def _together(
+        self,
+        first: tuple[Tensor, CropTargets],
+        second: tuple[Tensor, CropTargets],
+        plan: Plan,
+        i: int,
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, CropTargets]:
+        """Two crops in one, mixed or cut, and their targets by the same share."""
+        share = float(plan.share[i])
+        if plan.mixed[i]:
+            mel = augment_mel.mix_power(first[0], second[0], share)
+        else:
+            mel, share = augment_mel.cut_in(first[0], second[0], share, rng)
+        targets = tuple(share * a + (1 - share) * b for a, b in zip(first[1], second[1], strict=True))
+        return torch.maximum(mel, mel.max() - self.config.mel.top_db), targets
+
+    def _finished(self, mel: Tensor, rng: np.random.Generator) -> Tensor:
+        """What the network is given of a mel in dB: turned, coloured, normalised, masked."""
+        spec, augment = self.config.mel, self.config.augment
+        mel = augment_mel.roll(mel, augment, rng)
+        mel = augment_mel.color(mel, spec, augment, rng)
+        return augment_mel.mask(normalize(mel, spec), augment, rng)
 
     def clean(self, track: int, start_s: float) -> Tensor:
         """The normalised mel (n_mels, 224) of a crop without augmentation."""
@@ -197,3 +273,11 @@ class CropDataset:
 
 def _scale(x: np.ndarray) -> Scale:
     return Scale(x.mean(0), x.std(0) + 1e-6)
+
+
+def _weights(parts: Sequence[tuple[float, int]]) -> Tensor:
+    """Each teacher's weight on each of its dimensions, (sum of widths,) with mean 1: equal weights count every
+    dimension alike."""
+    weights = np.concatenate([np.full(width, weight) for weight, width in parts] or [np.zeros(0)])
+    total = weights.sum()
+    return torch.from_numpy((weights * (len(weights) / total) if total > 0 else weights).astype(np.float32))

@@ -22,10 +22,10 @@ from ..settings import Settings
 from ..signal import audio
 from ..verdict import metrics
 from .augment import add_noise
+from .held_out import calibration_error, selective_curve
 from .manifest import read_table
 
 Report = Callable[[str, int, int], None]
-ECE_BINS = 15
 CHUNK = 16
 """noisy copies that stand on the disk at a time"""
 
@@ -36,22 +36,24 @@ class Labelled:
 
     file: Path
     genre: str
+    group: str = ""
 
 
-def read_manifest(path: Path, labels: Sequence[str]) -> list[Labelled]:
-    """Rows of a CSV with the columns file and genre; files are relative to the manifest or to the folder above it, as
-    they are found. ManifestError names the line of a missing column, an unknown genre or a missing file."""
+def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
+    """Rows of a CSV with the columns file and genre, and group where songs belong together; files are relative to the
+    manifest or to the folder above it, as they are found. ManifestError names the line of a missing column, a genre
+    that is none of `labels` (None takes any) or a missing file."""
     rows = []
     for line, cells in read_table(path):
         file, genre = cells.get("file"), cells.get("genre")
         if not file or not genre:
             raise ManifestError(f"{path}, line {line}: the columns file and genre must both be filled")
-        if genre not in labels:
+        if labels is not None and genre not in labels:
             raise ManifestError(f"{path}, line {line}: unknown genre {genre!r}", f"Known: {', '.join(labels)}.")
         found = next((base / file for base in (path.parent, path.parent.parent) if os.path.isfile(base / file)), None)
         if found is None:
             raise ManifestError(f"{path}, line {line}: no file {file!r} beside the manifest or in the folder above it")
-        rows.append(Labelled(found, genre))
+        rows.append(Labelled(found, genre, cells.get("group") or file))
     if not rows:
         raise ManifestError(f"{path}: no rows", "The first line must be the header file,genre.")
     return rows
@@ -66,13 +68,13 @@ def evaluate(
     snr_db: float = 10.0,
     report: Report = lambda name, done, n: None,
 ) -> dict[str, Any]:
-    """Accuracy with its 95 % Wilson interval, top-2, macro-F1, ECE, confusion matrix and review flags, as a
-    JSON-able dict.
+    """Accuracy with its 95 % Wilson interval, top-2, macro-F1, ECE beside that of a calibrated model, accuracy when
+    the least certain are set aside, confusion matrix and review flags, as a JSON-able dict.
 
     `among` restricts the choice to these genres (probabilities renormalised; rows of other genres are left out).
     `noise` is a folder of recordings of which one is mixed into each file at `snr_db`, the same one at every call.
     """
-    labels = list(classifier.card.labels)
+    labels = list(classifier.labels)
     unknown = sorted(set(among) - set(labels))
     if unknown:
         raise ManifestError(f"--among: unknown genre {unknown[0]!r}", f"Known: {', '.join(labels)}.")
@@ -102,8 +104,10 @@ def evaluate(
         "accuracy_interval_95": list(metrics.wilson_interval(hits, len(good))),
         "top_2": metrics.top_k_accuracy(p, targets, 2),
         "macro_f1": metrics.macro_f1(targets, predicted, len(names)),
-        "ece": metrics.expected_calibration_error(p, targets, ECE_BINS),
+        **calibration_error(p, targets),
         "nll": metrics.nll(p, targets),
+        "brier": metrics.brier(p, targets),
+        "selective": selective_curve(p.max(axis=1), predicted == targets),
         "set_coverage": float(np.mean(covered)),
         "set_size": float(np.mean([len(a.verdict.prediction_set) for _, a in good])),
         "flagged": float(1 - sure.mean()),

@@ -12,24 +12,24 @@ from ..network import backends
 from ..network.card import ModelCard
 from ..network.registry import save_model
 from ..records import Calibration
-from .calibrate import TrackVotes, fit_calibration, votes_of
+from .calibrate import cross_fitted, fit_calibration, held_out_votes
 from .config import TrainConfig
-from .labels import index_of
-from .train import Prepared, Student
+from .held_out import labelled_answers
+from .prepare import Prepared
+from .report import HeldOutAnswers
+from .student import Student
 
 
-def finish(config: TrainConfig, prepared: Prepared, student: Student, folder: Path) -> ModelCard:
-    """Fit the calibration on the held-out part and write `folder`; returns the card."""
+def finish(config: TrainConfig, prepared: Prepared, student: Student, folder: Path) -> tuple[ModelCard, HeldOutAnswers]:
+    """Fit the calibration on the held-out part and write `folder`; returns the card, and the answers on labelled
+    held-out tracks."""
     unstandardize_tags(student, prepared)
     backend = backends.create(student.network, "cpu", use_fp16=False)
-    tracks = []
-    for track in prepared.held:
-        row = prepared.rows[track]
-        votes = votes_of(prepared.dataset.store, track, config, config.segments, backend)
-        tracks.append(TrackVotes(votes, index_of(row, config.labels), row.kind == "music", row.group))
-    calibration, report = fit_calibration(tracks, config.tags, config)
+    tracks = held_out_votes(prepared.dataset.store, prepared.rows, prepared.held, config, backend)
+    answers = cross_fitted(tracks, config.tags, config)
+    calibration, report = fit_calibration(tracks, config.tags, config, answers)
     card = describe(config, prepared, student, calibration, {"held_out": report})
-    return save_model(folder, student.network, card)
+    return save_model(folder, student.network, card), HeldOutAnswers(config.labels, *labelled_answers(answers))
 
 
 @torch.no_grad()
@@ -59,6 +59,7 @@ def describe(
     }
     teachers = {t.name: {"what": t.cite, "licence": t.licence} for t in config.teachers}
     recipe = {
+        "start_from": config.start_from,
         "samples": config.samples,
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,

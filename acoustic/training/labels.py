@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..errors import ManifestError
 from .manifest import Row
-from .targets import TeacherAnswers
+from .teachers import Answer
 
 REGULARISATION = 0.003
 """scikit-learn's C; chosen by cross-validation over groups, see docs/model.md"""
@@ -37,13 +37,9 @@ class TeacherSpace:
         return out
 
 
-def crop_features(answers: Sequence[TeacherAnswers], track: int, start_s: float, length_s: float) -> np.ndarray:
-    """Embeddings and logits of all teachers for one crop, shape (F,)."""
-    parts = []
-    for answer in answers:
-        logits, embedding = answer.of_crop(track, start_s, length_s)
-        parts += [embedding, logits]
-    return np.concatenate(parts)
+def features_of(said: Sequence[Answer]) -> np.ndarray:
+    """What all teachers said of one crop, their embeddings and logits, as one vector (F,)."""
+    return np.concatenate([part for logits, embedding in said for part in (embedding, logits)])
 
 
 def fit_teacher_space(

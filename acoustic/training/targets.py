@@ -22,9 +22,10 @@ import torch
 from ..errors import AudioError, ManifestError
 from ..settings import Settings
 from ..signal import audio
+from ..signal.files import digest
 from .config import TeacherSpec
 from .manifest import Row
-from .teachers import accelerate, load_teacher
+from .teachers import accelerate, load_teacher, windows_of
 
 BATCH = 8
 FULL_SCALE = 32_767
@@ -127,9 +128,11 @@ def ask_teacher(spec: TeacherSpec, store: WaveformStore, data: Path, folder: Pat
 
 
 def teacher_stamp(spec: TeacherSpec, store: WaveformStore, data: Path) -> str:
-    """Names what a teacher's answers depend on: the waveforms, the teacher's file and how it is asked."""
+    """Names what a teacher's answers depend on: the waveforms, the teacher's file or folder and how it is asked."""
     file = data / spec.file
     source = file.read_bytes().hex() if file.is_file() else ""
+    if file.is_dir():
+        source = "".join(digest(part) for part in sorted(file.iterdir()) if part.suffix in (".json", ".safetensors"))
     return _stamp(store.stamp, source, spec.arguments, spec.window_s, spec.hop_s)
 
 
@@ -149,10 +152,8 @@ def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, st
     for track in range(len(store)):
         report(spec.name, track, len(store))
         samples = soxr.resample(store.read(track), store.sample_rate, rate)
-        if len(samples) < n_window:
-            samples = np.tile(samples, -(-n_window // max(1, len(samples))))
-        for start in _grid(len(samples), n_window, round(spec.hop_s * rate)):
-            batch[filled] = samples[start : start + n_window]
+        for start, window in zip(*windows_of(samples, n_window, round(spec.hop_s * rate)), strict=True):
+            batch[filled] = window
             tracks.append(track)
             starts.append(start / rate)
             filled += 1
@@ -176,14 +177,6 @@ def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, st
         stamp=np.asarray(stamp),
     )
     part.replace(kept)
-
-
-def _grid(n: int, window: int, hop: int) -> list[int]:
-    """Window starts: every hop, and one that ends with the track if more than a sixth of a window were left over."""
-    starts = list(range(0, n - window + 1, hop))
-    if n - (starts[-1] + window) > window / 6:
-        starts.append(n - window)
-    return starts
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

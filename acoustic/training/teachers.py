@@ -1,8 +1,8 @@
 """Teachers: networks that are asked what they hear, so that the student learns to say the same.
 
-A teacher is anything with `sample_rate` that turns waveforms (B, n) into (logits (B, T), embeddings (B, D)). It is
-plugged in by path: a Python file with a class `Teacher`. A converted OpenVINO graph answers about three times faster
-than eager PyTorch on a CPU, so one is made where it gives the same numbers.
+A teacher is anything with a sample rate that turns waveforms (B, n) into (logits (B, T), embeddings (B, D)). It is
+plugged in by path: a Python file with a class `Teacher`, or the folder of a `transformers` model. A converted OpenVINO
+graph answers about three times faster than eager PyTorch on a CPU, so one is made where it gives the same numbers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soxr
 import torch
 
 from ..errors import SettingsError
+from .config import TeacherSpec
 
 TOLERANCE = 1e-3
 """largest difference of a converted graph's logits to the original's that is still the same teacher"""
@@ -44,9 +46,12 @@ class Plugged:
 
 
 def load_teacher(file: Path, arguments: tuple[str, ...] = ()) -> Plugged:
-    """The teacher defined in `file`: its class `Teacher`, SAMPLE_RATE in Hz, and names from its `tags` or
-    `labels()`.
-    """
+    """The teacher defined in `file`: its class `Teacher`, SAMPLE_RATE in Hz, and names from its `tags` or `labels()`;
+    or the `transformers` model in the folder `file`. SettingsError where there is none."""
+    if file.is_dir():
+        from .spectrogram_transformer import load_folder
+
+        return load_folder(file)
     spec = importlib.util.spec_from_file_location(f"teacher_{file.stem}", file)
     if spec is None or spec.loader is None or not file.is_file():
         raise SettingsError(
@@ -110,3 +115,44 @@ def _openvino_graph(function: Callable[..., Any], example: torch.Tensor) -> Call
         return np.array(out[0]), np.array(out[1])
 
     return run
+
+
+# --- asking about waveforms of any length ---
+
+
+def windows_of(samples: np.ndarray, window: int, hop: int) -> tuple[list[int], np.ndarray]:
+    """Starts and windows (W, window) of a waveform (n,); one that is shorter than a window is repeated."""
+    if len(samples) < window:
+        samples = np.tile(samples, -(-window // max(1, len(samples))))
+    starts = grid(len(samples), window, hop)
+    return starts, np.stack([samples[start : start + window] for start in starts]).astype(np.float32, copy=False)
+
+
+def grid(n: int, window: int, hop: int) -> list[int]:
+    """Window starts: every hop, and one that ends with the track if more than a sixth of a window were left over."""
+    starts = list(range(0, n - window + 1, hop))
+    if n - (starts[-1] + window) > window / 6:
+        starts.append(n - window)
+    return starts
+
+
+class Listener:
+    """A teacher that is asked about one crop after the other, each of `n` samples at `sample_rate`: the mean of what it
+    says of the windows side by side that the crop holds."""
+
+    def __init__(self, spec: TeacherSpec, data: Path, n: int, sample_rate: int) -> None:
+        plugged = load_teacher(data / spec.file, spec.arguments)
+        self.sample_rate = sample_rate
+        self.teacher_rate = plugged.sample_rate
+        self.n_window = round(spec.window_s * plugged.sample_rate)
+        example = np.random.default_rng(0).normal(0, 0.1, n).astype(np.float32)
+        self._ask = accelerate(plugged, torch.from_numpy(self._windows(example)))
+
+    def __call__(self, samples: np.ndarray) -> Answer:
+        """Logits (T,) and embedding (D,) of a crop (n,)."""
+        logits, embedding = self._ask(self._windows(samples))
+        return logits.mean(axis=0), embedding.mean(axis=0)
+
+    def _windows(self, samples: np.ndarray) -> np.ndarray:
+        heard = soxr.resample(samples, self.sample_rate, self.teacher_rate)
+        return windows_of(heard, self.n_window, self.n_window)[1]

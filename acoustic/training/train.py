@@ -1,4 +1,4 @@
-"""The run itself: manifest -> split -> targets -> student -> checkpoint, resumable at every checkpoint, seeded.
+"""The run itself: student, batches, losses, optimiser, checkpoints; resumable, seeded, in one process or several.
 
 The student learns four things of each crop at once: the teachers' embeddings, one teacher's tags, the other teachers'
 logits (a head that is thrown away afterwards), and the genre. The first three are squared errors of standardised
@@ -10,130 +10,105 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from ..errors import ManifestError
-from ..network.vit import Answers, MelViT
+from ..network.vit import Answers
+from ..records import N_FRAMES
 from . import checkpoint
+from .checkpoint import Progress
 from .config import TrainConfig
 from .dataset import CropDataset, Targets
-from .labels import TeacherSpace, fit_teacher_space, index_of
-from .manifest import Row, held_out, read_rows
-from .targets import ask_teacher, build_waveforms
+from .labels import index_of
+from .logbook import Epoch, Logbook
+from .precision import autocast, choose, scaler_for
+from .prepare import Prepared, Report
+from .processes import Processes, share_batch_norm
+from .student import Student, new_student, parameter_groups, set_training, trainable, update_average
 
-Report = Callable[[str, int, int], None]
 Log = Callable[[str], None]
 VALIDATION_CROPS = 300
+TERMS = ("embedding", "tags", "auxiliary", "genre")
 
 
-class Student(nn.Module):
-    """The network that ships, and the auxiliary head that does not."""
-
-    def __init__(self, network: MelViT, n_auxiliary: int) -> None:
-        super().__init__()
-        self.network = network
-        self.auxiliary = nn.Linear(network.architecture.width, n_auxiliary) if n_auxiliary else None
-
-    def forward(self, mels: Tensor, keep: Tensor | None = None) -> tuple[Answers, Tensor]:
-        pooled = self.network.pooled(mels, keep)
-        auxiliary = pooled.new_zeros(len(pooled), 0) if self.auxiliary is None else self.auxiliary(pooled)
-        return self.network.answer(pooled), auxiliary
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that a run needs before its first step. `train` and `held` are track numbers; no group is in both."""
-
-    rows: list[Row]
-    dataset: CropDataset
-    train: list[int]
-    held: list[int]
-
-
-def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prepared:
-    """Read and check the manifests, decode, ask the teachers (all kept in `work`), fit the soft labels."""
-    rows = read_rows(config, data)
-    store = build_waveforms(rows, data, work / "targets", config.mel.sample_rate, report)
-    answers = [ask_teacher(spec, store, data, work / "targets", report) for spec in config.teachers]
-    held = [t for t, row in enumerate(rows) if held_out(row, config.seed, config.held_out)]
-    kept = set(held)
-    train = [t for t in range(len(rows)) if t not in kept]
-    _check_parts(rows, train, held)
-    dataset = CropDataset(config, rows, store, answers)
-    dataset.space = _fit_space(config, dataset, train)
-    dataset.fit_scales([t for t in train if rows[t].kind == "music"])
-    dataset.prepare_draws(train)
-    return Prepared(rows, dataset, train, held)
-
-
-def _check_parts(rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:
-    """Refuse before the long work what could not be finished after it."""
-    for name, part in (("training", train), ("held-out", held)):
-        if not any(rows[t].genre for t in part):
-            raise ManifestError(
-                f"the {name} part has no labelled file", "Label more files, or change `held_out` or `seed`."
-            )
-
-
-def _fit_space(config: TrainConfig, dataset: CropDataset, train: Sequence[int]) -> TeacherSpace:
-    """The teacher space, fitted on the labelled tracks of the training part."""
-    weights = {source.name: source.label_weight for source in config.sources}
-    labelled = [t for t in train if dataset.rows[t].genre and weights[dataset.rows[t].source] > 0]
-    features = np.stack([dataset.features(t, dataset.middle(t)) for t in labelled])
-    genres = np.asarray([index_of(dataset.rows[t], config.labels) for t in labelled])
-    trust = np.asarray([weights[dataset.rows[t].source] for t in labelled])
-    return fit_teacher_space(features, genres, trust, len(config.labels))
-
-
-def new_student(prepared: Prepared, config: TrainConfig) -> Student:
-    torch.manual_seed(config.seed)
-    d = prepared.dataset
-    widths = [len(scale.mean) for scale in d.scales]
-    architecture = replace(config.architecture, n_embedding=widths[0], n_tags=widths[1])
-    return Student(MelViT(architecture), widths[2])
-
-
-def fit(config: TrainConfig, prepared: Prepared, work: Path, report: Report, log: Log) -> Student:
-    """Train to the end (or go on from the last checkpoint) and return the student with its averaged weights."""
-    student = new_student(prepared, config)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(student, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
+def fit(
+    config: TrainConfig,
+    prepared: Prepared,
+    work: Path,
+    report: Report,
+    log: Log,
+    *,
+    device: str = "cpu",
+    processes: Processes | None = None,
+) -> Student:
+    """Train to the end (or go on from the last checkpoint in `work`) and return the student with its averaged weights,
+    the same in every process."""
+    processes = processes or Processes()
+    work.mkdir(parents=True, exist_ok=True)
+    student = new_student(prepared, config).to(device)
+    optimizer = torch.optim.AdamW(parameter_groups(student, config), lr=config.learning_rate, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in student.state_dict().items()}
     meta = fingerprint(config, prepared.dataset.store.stamp)
-    done = checkpoint.load(work, student, average, optimizer, meta)
+    progress = checkpoint.load(work, student, average, optimizer, meta)
+    set_training(student)
+    if not progress.precision:
+        progress.precision = choose(config.precision, device, lambda name: _try_step(student, config, device, name))
+    run = _Run(config, prepared, student, device, processes, progress.precision)
     n_steps = math.ceil(config.samples / config.batch_size)
-    student.train()
-    running: list[float] = []
-    for step in range(done, n_steps):
+    epoch_steps = steps_in_epoch(config, prepared)
+    book = Logbook(work if processes.first else None, log)
+    book.open(progress.step)
+    sums, since, begun = dict.fromkeys(TERMS, 0.0), progress.step, time.perf_counter()
+    steps = range(progress.step, n_steps)
+    for step, batch in zip(steps, run.batches(steps), strict=True):
+        if progress.stopped:
+            break
         report("train", step, n_steps)
+        rate = config.learning_rate * schedule(step, n_steps, config.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, n_steps, config.warmup)
-        mels, targets = prepared.dataset.batch(step)
-        losses = loss_terms(student, mels, targets, config, patch_choice(config, step, len(mels)))
-        optimizer.zero_grad(set_to_none=True)
-        total_loss(losses, config).backward()
-        nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-        optimizer.step()
+            group["lr"] = rate * group["lr_scale"]
+        for name, value in run.step(optimizer, batch, patch_choice(config, step, n_steps)).items():
+            sums[name] += value
         update_average(average, student, min(config.ema, (step + 1) / (step + 10)))
-        running.append(float(losses["embedding"].detach()))
-        if (step + 1) % config.checkpoint_steps == 0 or step + 1 == n_steps:
-            checkpoint.save(work, step + 1, student, average, optimizer, meta)
-        if (step + 1) % (5 * config.checkpoint_steps) == 0 or step + 1 == n_steps:
-            log(
-                f"step {step + 1}/{n_steps}  train embedding {np.mean(running):.3f}  "
-                + _validate(student, average, prepared, config)
-            )
-            running.clear()
-    student.load_state_dict(average)
-    return student.eval()
+        progress.step = step + 1
+        if progress.step % epoch_steps == 0 or progress.step == n_steps:
+            held_out = validate(student, average, prepared, config, device)
+            n = progress.step - since
+            speed = n * config.batch_size / (time.perf_counter() - begun)
+            train = {name: value / n for name, value in sums.items()}
+            number = math.ceil(progress.step / epoch_steps)
+            book.add(Epoch(number, progress.step, n_steps, rate, speed, train, held_out))
+            _judge(progress, held_out, average, config)
+            sums, since, begun = dict.fromkeys(TERMS, 0.0), progress.step, time.perf_counter()
+        due = progress.step % config.checkpoint_steps == 0 or progress.step == n_steps or progress.stopped
+        if due and processes.first:
+            checkpoint.save(work, progress, student, average, optimizer, meta)
+    book.close()
+    processes.wait()
+    student.load_state_dict(progress.best or average)
+    return student.cpu().eval()
+
+
+def _judge(progress: Progress, held_out: dict[str, float], average: dict[str, Tensor], config: TrainConfig) -> None:
+    """Early stopping: keep the weights of the best epoch, and stop after too many that were worse."""
+    if not config.early_stop_epochs:
+        return
+    error = sum(_weight(config, name) * held_out[name] for name in TERMS)
+    if error < progress.best_error:
+        progress.best_error, progress.worse_epochs = error, 0
+        progress.best = {k: v.detach().clone() for k, v in average.items()}
+    else:
+        progress.worse_epochs += 1
+        progress.stopped = progress.worse_epochs >= config.early_stop_epochs
 
 
 def use_threads(n: int) -> None:
@@ -141,40 +116,120 @@ def use_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
+class _Batches(Dataset[tuple[Tensor, Targets]]):
+    """Step -> its batch, or this process's part of it."""
+
+    def __init__(self, dataset: CropDataset, part: slice) -> None:
+        self.dataset, self.part = dataset, part
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Targets]:
+        return self.dataset.batch(step, self.part)
+
+
+class _Run:
+    """The optimiser's step of one process: its part of the batch, in `accumulate` pieces."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        prepared: Prepared,
+        student: Student,
+        device: str,
+        processes: Processes,
+        precision: str,
+    ) -> None:
+        self.config, self.dataset, self.student = config, prepared.dataset, student
+        self.device, self.processes, self.precision = device, processes, precision
+        self.part = processes.part(config.batch_size)
+        self.scaler = scaler_for(precision, device)
+        self.module: nn.Module = student
+        if processes.n > 1:
+            share_batch_norm(student)
+            self.module = nn.parallel.DistributedDataParallel(student, broadcast_buffers=False)
+
+    def batches(self, steps: range) -> Iterable[tuple[Tensor, Targets]]:
+        """This process's part of each step's batch, made ahead by `workers` processes if there are any."""
+        source = _Batches(self.dataset, self.part)
+        return DataLoader(source, batch_size=None, sampler=steps, num_workers=self.config.workers)
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Targets], keep: Tensor | None
+    ) -> dict[str, float]:
+        """One step of the optimiser; `keep` names the patches of the whole batch that are seen. Returns the mean errors
+        of the whole batch."""
+        config = self.config
+        mels, targets = batch
+        targets = _on(targets, self.device)
+        n_genre = self.processes.total(targets.genre_weight.sum()).clamp_min(1)
+        optimizer.zero_grad(set_to_none=True)
+        pieces = torch.arange(len(mels)).chunk(config.accumulate)
+        means = {name: torch.zeros((), device=self.device) for name in TERMS}
+        keep = None if keep is None else keep[self.part].to(self.device)
+        for number, piece in enumerate(pieces):
+            alone = self.processes.n > 1 and number + 1 < len(pieces)
+            with self.module.no_sync() if alone else nullcontext(), autocast(self.precision, self.device):  # type: ignore[operator]
+                answers, auxiliary = self.module(mels[piece].to(self.device), None if keep is None else keep[piece])
+                sums = loss_sums(answers, auxiliary, _piece(targets, piece), self.dataset, config)
+                parts = {n: s / (n_genre if n == "genre" else config.batch_size) for n, s in sums.items()}
+                loss = sum((_weight(config, name) * value for name, value in parts.items()), mels.new_zeros(()))
+            self.scaler.scale(loss * self.processes.n).backward()  # DDP takes the mean over processes, we the sum
+            for name, value in parts.items():
+                means[name] += value.detach()
+        self.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(list(trainable(self.student)), config.clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        totals = self.processes.total(torch.stack([means[name].float() for name in TERMS]))
+        return dict(zip(TERMS, totals.tolist(), strict=True))
+
+
 # --- pieces ---
 
 
-def loss_terms(
-    student: Student, mels: Tensor, targets: Targets, config: TrainConfig, keep: Tensor | None
+def loss_sums(
+    answers: Answers, auxiliary: Tensor, targets: Targets, dataset: CropDataset, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """The four errors of a batch, each a scalar; embedding, tags and auxiliary as shares of the targets' variance."""
-    answers, auxiliary = student(mels, keep)
-    genre = -(targets.genre * F.log_softmax(answers.logits, dim=1)).sum(dim=1)
+    """The four errors summed over the samples of a piece, each a scalar; embedding, tags and auxiliary as shares of the
+    targets' variance, weighted by teacher."""
+    soft = (1 - config.label_smoothing) * targets.genre + config.label_smoothing / targets.genre.shape[1]
+    genre = -(soft * F.log_softmax(answers.logits.float(), dim=1)).sum(dim=1)
     return {
-        "embedding": F.mse_loss(answers.embedding, targets.embedding),
-        "tags": F.mse_loss(answers.tag_logits, targets.tags),
-        "auxiliary": F.mse_loss(auxiliary, targets.auxiliary) if auxiliary.shape[1] else answers.logits.new_zeros(()),
-        "genre": (genre * targets.genre_weight).sum() / targets.genre_weight.sum().clamp_min(1),
+        "embedding": _squared(answers.embedding, targets.embedding, dataset.embedding_weight),
+        "tags": _squared(answers.tag_logits, targets.tags, None),
+        "auxiliary": _squared(auxiliary, targets.auxiliary, dataset.auxiliary_weight),
+        "genre": (genre * targets.genre_weight).sum(),
     }
 
 
-def total_loss(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    return (
-        config.embedding_weight * losses["embedding"]
-        + config.tag_weight * losses["tags"]
-        + config.auxiliary_weight * losses["auxiliary"]
-        + config.genre_weight * losses["genre"]
-    )
+def _on(targets: Targets, device: str) -> Targets:
+    return Targets(*(getattr(targets, field.name).to(device) for field in fields(targets)))
 
 
-def patch_choice(config: TrainConfig, step: int, n: int) -> Tensor | None:
-    """Indices (n, kept) of the patches that are seen in this step, drawn anew for each sample; None for all."""
-    if config.patch_dropout <= 0:
+def _piece(targets: Targets, samples: Tensor) -> Targets:
+    return Targets(*(getattr(targets, field.name)[samples] for field in fields(targets)))
+
+
+def _squared(answer: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Squared error, the mean over dimensions and the sum over samples; nothing where there are no dimensions."""
+    if not target.shape[1]:
+        return target.new_zeros(())
+    error = (answer.float() - target).square()
+    return (error if weight is None else error * weight.to(error.device)).mean(dim=1).sum()
+
+
+def _weight(config: TrainConfig, term: str) -> float:
+    return float(getattr(config, f"{term.removesuffix('s')}_weight"))
+
+
+def patch_choice(config: TrainConfig, step: int, n_steps: int) -> Tensor | None:
+    """Indices (batch_size, kept) of the patches that are seen in this step, drawn anew for each sample; None for
+    all."""
+    if config.patch_dropout <= 0 or step >= config.whole_from * n_steps:
         return None
     n_patches = config.architecture.n_patches
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     kept = max(1, round(n_patches * (1 - config.patch_dropout)))
-    return torch.rand(n, n_patches, generator=generator).argsort(dim=1)[:, :kept]
+    return torch.rand(config.batch_size, n_patches, generator=generator).argsort(dim=1)[:, :kept]
 
 
 def schedule(step: int, n_steps: int, warmup: float) -> float:
@@ -185,21 +240,11 @@ def schedule(step: int, n_steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_steps - n_warm)))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and positions do not."""
-    decayed = [p for name, p in module.named_parameters() if p.ndim > 1 and "position" not in name]
-    others = [p for name, p in module.named_parameters() if not (p.ndim > 1 and "position" not in name)]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
-    """Exponential moving average of weights and batch-norm statistics; counters are copied."""
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
+def steps_in_epoch(config: TrainConfig, prepared: Prepared) -> int:
+    """Steps in which as many crops are drawn as fit side by side into the training files."""
+    d = prepared.dataset
+    n_crops = sum(max(1, d.store.length(t) // d.n_crop) for t in prepared.train)
+    return max(1, math.ceil(n_crops / config.batch_size))
 
 
 def fingerprint(config: TrainConfig, data_stamp: str) -> str:
@@ -213,22 +258,44 @@ def fingerprint(config: TrainConfig, data_stamp: str) -> str:
 
 
 @torch.inference_mode()
-def _validate(student: Student, average: dict[str, Tensor], prepared: Prepared, config: TrainConfig) -> str:
-    """Errors of the averaged weights on clean crops of held-out groups, as one line."""
+def validate(
+    student: Student, average: dict[str, Tensor], prepared: Prepared, config: TrainConfig, device: str
+) -> dict[str, float]:
+    """Mean errors of the averaged weights on clean middle crops of held-out music, and the accuracy of those crops
+    whose file has a genre."""
     own = {k: v.clone() for k, v in student.state_dict().items()}
     student.load_state_dict(average)
     student.eval()
     d = prepared.dataset
-    tracks = [t for t in prepared.held if d.rows[t].kind == "music"]
-    chosen = np.random.default_rng(0).permutation(tracks)[:VALIDATION_CROPS]
-    sums: dict[str, float] = {}
+    chosen = prepared.held_music(VALIDATION_CROPS)
+    sums = dict.fromkeys(TERMS, 0.0)
+    n_right = n_labelled = 0
     for i in range(0, len(chosen), config.batch_size):
-        part = [int(t) for t in chosen[i : i + config.batch_size]]
+        part = chosen[i : i + config.batch_size]
         mels = torch.stack([d.clean(t, d.middle(t)) for t in part])
         columns = zip(*(d.standard_targets(t, d.middle(t)) for t in part), strict=True)
-        targets = Targets(*(torch.from_numpy(np.stack(c).astype(np.float32)) for c in columns))
-        for name, value in loss_terms(student, mels, targets, config, None).items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(part)
+        targets = Targets(*(torch.from_numpy(np.stack(c).astype(np.float32)).to(device) for c in columns))
+        answers, auxiliary = student(mels.to(device))
+        for name, value in loss_sums(answers, auxiliary, targets, d, config).items():
+            sums[name] += float(value)
+        for track, best in zip(part, answers.logits.argmax(dim=1).tolist(), strict=True):
+            genre = index_of(d.rows[track], config.labels)
+            n_labelled += genre is not None
+            n_right += genre == best
     student.load_state_dict(own)
-    student.train()
-    return "held-out " + "  ".join(f"{name} {value / max(1, len(chosen)):.3f}" for name, value in sums.items())
+    set_training(student)
+    errors = {name: value / max(1, len(chosen)) for name, value in sums.items()}
+    return {**errors, "accuracy": n_right / max(1, n_labelled)}
+
+
+def _try_step(student: Student, config: TrainConfig, device: str, precision: str) -> None:
+    """One pass forward and back on noise, for its time; leaves weights and statistics as they were."""
+    kept = {k: v.clone() for k, v in student.state_dict().items()}
+    n = max(1, config.batch_size // config.accumulate)
+    mels = torch.randn(n, config.mel.n_mels, N_FRAMES, device=device)
+    with autocast(precision, device):
+        answers, auxiliary = student(mels)
+        loss = sum((x.float().square().mean() for x in (*answers, auxiliary) if x.numel()), mels.new_zeros(()))
+    loss.backward()
+    student.zero_grad(set_to_none=True)
+    student.load_state_dict(kept)

@@ -107,6 +107,7 @@ def _wire(
     clear: gr.Button,
 ) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    latest: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 4, **quiet}
     first = [parts.files, parts.csv, parts.json, parts.verdict, parts.player, parts.tags, parts.descriptors]
 
     def dropped(payload: Sequence[Mapping[str, Any]] | None, mine: Desk) -> Iterator[Updates]:
@@ -123,8 +124,14 @@ def _wire(
             mine.chosen = index
         return {parts.files: cards.files(mine), **_chosen(mine, parts)}
 
-    def picture(mine: Desk) -> Iterator[Updates]:
-        yield from _picture(mine, workstation, upload_folder, parts)
+    def sketch(mine: Desk) -> Updates:
+        return _sketch(mine, parts)
+
+    def paint(mine: Desk) -> Updates:
+        return _paint(mine, workstation, parts)
+
+    def measure(mine: Desk) -> Updates:
+        return _measure(mine, workstation, upload_folder, parts)
 
     def filtered(mine: Desk, wanted: Any) -> str:
         mine.show = wanted
@@ -140,14 +147,13 @@ def _wire(
     parts.drop.upload(dropped, [parts.drop, desk], [parts.drop, *first], preprocess=False, concurrency_limit=8, **quiet)
     demo.click(demonstrate, [desk], first, concurrency_limit=8, **quiet)
     parts.files.select(choose, [desk], first, concurrency_limit=None, **quiet)
-    parts.verdict.change(
-        picture,
-        [desk],
-        [parts.track, parts.timings, parts.descriptors, parts.csv, parts.json],
-        trigger_mode="always_last",
-        concurrency_limit=4,
-        **quiet,
-    )
+    # Plots are returned, never yielded. Of a generator Gradio sends the differences, and its browser side works them,
+    # in place, into the value that came before. A plot that the next value leaves as it is thereby vanishes from the
+    # earlier message, and is lost if that has not been shown yet: because the component's code was still on its way, or
+    # the messages overtook the answer to the request. Text cannot be changed in place, so a verdict may be yielded.
+    drawn = parts.verdict.change(sketch, [desk], [parts.track, parts.timings], **latest)
+    painted = drawn.then(paint, [desk], [parts.track], **latest)
+    painted.then(measure, [desk], [parts.descriptors, parts.csv, parts.json], **latest)
     show.input(filtered, [desk, show], [parts.files], concurrency_limit=None, **quiet)
     clear.click(cleared, [desk], [show, *first], concurrency_limit=None, **quiet)
 
@@ -194,30 +200,44 @@ def _chosen(desk: Desk, parts: Parts) -> Updates:
     }
 
 
-def _picture(desk: Desk, workstation: Workstation, upload_folder: Path, parts: Parts) -> Iterator[Updates]:
-    """Pictures and descriptors of the chosen file, each as soon as it is there; given up when another is chosen."""
+def _sketch(desk: Desk, parts: Parts) -> Updates:
+    """All pictures of the chosen file that need no more work, with a place kept for its spectrogram."""
+    entry = desk.current
+    analysis = entry.analysis if entry else None
+    if analysis is None:
+        return gr.skip()
+    return {parts.track: figures.track_figure(analysis), parts.timings: figures.timings_figure(analysis)}
+
+
+def _paint(desk: Desk, workstation: Workstation, parts: Parts) -> Updates:
+    """The spectrogram of the chosen file; given up when another is chosen meanwhile."""
     entry = desk.current
     analysis = entry.analysis if entry else None
     if entry is None or analysis is None:
-        # a generator that yields nothing would set all its outputs to None, the downloads too
-        yield {parts.descriptors: ""}
-        return
-    yield {parts.track: figures.track_figure(analysis), parts.timings: figures.timings_figure(analysis)}
+        return gr.skip()
     try:
-        overview = workstation.overview(entry.path)
+        figure = figures.track_figure(analysis, workstation.overview(entry.path))
     except AcousticError as error:
-        yield {parts.track: figures.track_figure(analysis, note=f"No spectrogram: {error.message}")}
-    else:
-        if desk.current is not entry:
-            return
-        yield {parts.track: figures.track_figure(analysis, overview)}
+        figure = figures.track_figure(analysis, note=f"No spectrogram: {error.message}")
+    return {parts.track: figure} if desk.current is entry else gr.skip()
+
+
+def _measure(desk: Desk, workstation: Workstation, upload_folder: Path, parts: Parts) -> Updates:
+    """The descriptors of the chosen file, measured once; shown unless another is chosen meanwhile."""
+    entry = desk.current
+    analysis = entry.analysis if entry else None
+    if entry is None or analysis is None:
+        return gr.skip()
+    news: Updates = {}
     if analysis.descriptors is None and entry.undescribed is None:
         try:
             entry.describe(workstation.describe(entry.path))
         except AcousticError as error:
             entry.undescribed = error.to_dict()
-        if desk.current is entry:
-            yield {parts.descriptors: cards.descriptors(entry), **_downloads(desk, upload_folder, parts)}
+        news = _downloads(desk, upload_folder, parts)
+    if desk.current is entry:
+        news[parts.descriptors] = cards.descriptors(entry)
+    return news or gr.skip()
 
 
 def _downloads(desk: Desk, upload_folder: Path, parts: Parts) -> Updates:

@@ -1,6 +1,7 @@
 """Votes -> Verdict: the room's stages in their order.
 
-logits -> calibrated segment probabilities -> vote -> rules (if asked for) -> uncertainty, prediction set, reasons
+logits -> calibrated segment probabilities -> vote -> the track's probabilities -> rules (if asked for) -> uncertainty,
+prediction set, reasons
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import numpy as np
 
 from ..errors import BackendError, InternalError
 from ..records import AppliedRule, AudioWarning, Calibration, Descriptors, Verdict, Votes
-from .calibration import prediction_set, segment_probabilities
+from .calibration import prediction_set, segment_probabilities, track_probabilities
 from .rules import apply_rules
 from .uncertainty import entropy_ratio, margin, music_score, review_reasons
-from .voting import agreement, combine, variation_ratio
+from .voting import agreement, variation_ratio
 
 
 def decide(
@@ -34,8 +35,7 @@ def decide(
     InternalError for votes that do not fit the labels.
     """
     _check(votes, labels, tag_labels)
-    by_segment = segment_probabilities(votes.logits, calibration.temperature, calibration.label_smoothing)
-    probabilities = combine(by_segment, calibration.voting)
+    by_segment, probabilities = calibrated(votes.logits, calibration)
     applied: tuple[AppliedRule, ...] = ()
     if use_rules and descriptors is not None:
         probabilities, applied = apply_rules(labels, probabilities, descriptors)
@@ -62,6 +62,14 @@ def decide(
         review_reasons=reasons,
         rules_applied=applied,
     )
+
+
+def calibrated(logits: np.ndarray, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Genre logits (K, C) of K segments -> the probabilities of each (K, C) and of the track (C,)."""
+    by_segment = segment_probabilities(
+        logits, calibration.temperature, calibration.label_smoothing, calibration.class_scale, calibration.class_bias
+    )
+    return by_segment, track_probabilities(by_segment, calibration.voting, calibration.segment_correlation)
 
 
 def _check(votes: Votes, labels: Sequence[str], tag_labels: Sequence[str]) -> None:

@@ -1,20 +1,49 @@
 """How good a set of answers is: accuracy, calibration, intervals. numpy alone; tested against scikit-learn.
 
-N items, C classes; `probabilities` is (N, C) with rows that sum to 1, `targets` and `predictions` are (N,) integers.
+N items, C classes; `probabilities` is (N, C) with rows that sum to 1, `targets` and `predictions` are (N,) integers. An
+item's confidence is its greatest probability.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 
-def nll(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats. An impossible target costs 708 (scikit-learn's log_loss stops at 36)."""
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One point of a reliability diagram: `n` items, their mean confidence, and the share of them that is right."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left when the least certain items are set aside: `n` items of confidence `from_confidence` and above,
+    `n_right` of them right."""
+
+    n: int
+    n_right: int
+    from_confidence: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.n_right / self.n
+
+
+def nll(probabilities: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean negative log-likelihood in nats, weighted by `weights` (N,) where they are given.
+
+    An impossible target costs 708 (scikit-learn's log_loss stops at 36).
+    """
     of_target = _of_target(probabilities, targets)
-    return float(-np.log(np.maximum(of_target, np.finfo(np.float64).tiny)).mean())
+    return float(np.average(-np.log(np.maximum(of_target, np.finfo(np.float64).tiny)), weights=weights))
 
 
 def brier(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -26,16 +55,76 @@ def brier(probabilities: np.ndarray, targets: np.ndarray) -> float:
 def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> float:
     """Mean distance of confidence and accuracy over bins of equal mass, 0..1 (Nguyen and O'Connor, 2015).
 
-    Items of equal confidence share a bin, so that the order of the items is irrelevant.
+    Items of equal confidence share a bin, so that the order of the items is irrelevant. Small numbers of items make it
+    large for any model: compare with `ece_of_a_calibrated_model`.
     """
+    bins = reliability(probabilities, targets, n_bins)
+    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> tuple[Bin, ...]:
+    """The reliability diagram (Niculescu-Mizil and Caruana, 2005) over at most `n_bins` bins of equal mass, of rising
+    confidence; fewer where items of equal confidence share one."""
     p = np.asarray(probabilities, dtype=np.float64)
-    correct = (p.argmax(axis=1) == _checked(p, targets)).astype(np.float64)
+    right = (p.argmax(axis=1) == _checked(p, targets)).astype(np.float64)
     confidence = p.max(axis=1)
+    of_bin = _bin_members(confidence, n_bins)
+    n = of_bin.sum(axis=0)
+    columns = zip(n, confidence @ of_bin / n, right @ of_bin / n, strict=True)
+    return tuple(Bin(int(count), float(said), float(was)) for count, said, was in columns)
+
+
+def ece_of_a_calibrated_model(
+    probabilities: np.ndarray, n_bins: int = 15, quantile: float = 0.95, n_draws: int = 2_000, seed: int = 0
+) -> float:
+    """The ECE that a model with these very probabilities stays below in `quantile` of all cases if they are true.
+
+    Labels are drawn from the probabilities `n_draws` times (Vaicenavicius et al., "Evaluating model calibration in
+    classification", 2019: consistency resampling). An ECE above it speaks against the model; one below it does not.
+    """
+    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1)
+    of_bin = _bin_members(confidence, n_bins)
+    # the best class is the true one with the probability that it was given, whatever becomes of the others
+    right = np.random.default_rng(seed).random((n_draws, len(confidence))) < confidence
+    errors = np.abs((confidence - right) @ of_bin).sum(axis=1) / len(confidence)
+    return float(np.quantile(errors, quantile))
+
+
+def _bin_members(confidence: np.ndarray, n_bins: int) -> np.ndarray:
+    """(N,) confidences -> (N, B) of 0 and 1, B <= n_bins bins of equal mass, none of them empty."""
     ordered = np.sort(confidence)
-    edges = np.unique(ordered[[len(p) * i // n_bins for i in range(1, n_bins)]])
+    edges = np.unique(ordered[[len(confidence) * i // n_bins for i in range(1, n_bins)]])
     bins = np.searchsorted(edges, confidence, side="right")
-    gaps = np.bincount(bins, weights=confidence - correct)
-    return float(np.abs(gaps).sum() / len(p))
+    members = (bins[:, None] == np.arange(len(edges) + 1)).astype(np.float64)
+    return members[:, members.any(axis=0)]
+
+
+def selective(certainty: np.ndarray, right: np.ndarray, coverages: Sequence[float]) -> tuple[Kept, ...]:
+    """What is left at each of `coverages` (0..1, shares of the N items) when the least certain items are set aside.
+
+    `certainty` (N,) orders the items, `right` (N,) says which answers are right. Of equally certain items those that
+    stand first are kept. At least one item is kept.
+    """
+    certainty, right = np.asarray(certainty, dtype=np.float64), np.asarray(right, dtype=bool)
+    if certainty.ndim != 1 or len(certainty) == 0 or certainty.shape != right.shape:
+        raise ValueError(f"certainty {certainty.shape} and right {right.shape} must both be (N,), N above 0")
+    order = np.argsort(-certainty, kind="stable")
+    hits = np.cumsum(right[order])
+    counts = [min(len(order), max(1, round(c * len(order)))) for c in coverages]
+    return tuple(Kept(n, int(hits[n - 1]), float(certainty[order[n - 1]])) for n in counts)
+
+
+def area_under_risk_coverage(certainty: np.ndarray, right: np.ndarray) -> float:
+    """Mean error over all coverages, 0..1, the less the better `certainty` tells right answers from wrong ones
+    (AURC: Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers", 2019).
+
+    Equally certain items count as if each of their orders were as likely.
+    """
+    certainty, right = np.asarray(certainty, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    _, of_level = np.unique(-certainty, return_inverse=True)
+    expected = (np.bincount(of_level, weights=right) / np.bincount(of_level))[of_level]
+    hits = np.cumsum(expected[np.argsort(of_level, kind="stable")])
+    return float(np.mean(1.0 - hits / np.arange(1, len(hits) + 1)))
 
 
 def top_k_accuracy(probabilities: np.ndarray, targets: np.ndarray, k: int = 1) -> float:

@@ -52,12 +52,18 @@ def review_reasons(
     calibration: Calibration,
     warnings: Sequence[AudioWarning] = (),
 ) -> tuple[str, ...]:
-    """Codes of the reasons, always in this order; empty where nobody needs to look."""
+    """Codes of the reasons, always in this order; empty where nobody needs to look.
+
+    Of the genre the confidence alone decides: it tells right answers from wrong ones as well as the margin and better
+    than entropy or agreement (docs/model.md). SMALL_MARGIN and SEGMENTS_DISAGREE say where a low confidence comes from,
+    and so never stand without LOW_CONFIDENCE.
+    """
     codes = {warning.code for warning in warnings}
+    unsure = confidence < calibration.review_below_confidence
     checks = {
-        "LOW_CONFIDENCE": confidence < calibration.review_below_confidence,
-        "SMALL_MARGIN": margin < calibration.review_below_margin,
-        "SEGMENTS_DISAGREE": agreement < calibration.review_below_agreement,
+        "LOW_CONFIDENCE": unsure,
+        "SMALL_MARGIN": unsure and margin < calibration.review_below_margin,
+        "SEGMENTS_DISAGREE": unsure and agreement < calibration.review_below_agreement,
         "NOT_MUSIC": music is not None and music < calibration.music_threshold,
         **{code: code in codes for code in WARNINGS_TO_REVIEW},
     }

@@ -97,6 +97,8 @@ def test_missing_key(edit: Any, record: str) -> None:
         ("architecture.stem", None, "architecture.stem is None"),
         ("calibration.temperature", 0, "temperature 0.0 must be positive"),
         ("calibration.temperature", "1", "calibration.temperature is '1', but must be a finite number"),
+        ("calibration.class_scale", [1.0], "class_scale has 1 numbers and class_bias 0, but both must"),
+        ("calibration.segment_correlation", 1.5, "segment_correlation 1.5 is out of range"),
         ("calibration.music_weights", [["Music"]], r"music_weights\[0\] is \['Music'\], but must be a list of 2"),
         ("segments.n_segments", 0, "n_segments 0"),
         ("training", [], r"training is \[\], but must be an object"),

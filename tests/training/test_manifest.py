@@ -22,25 +22,37 @@ def config(**source: object) -> TrainConfig:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for name in ("a.wav", "b.wav"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "songs.csv").write_text("file,genre,artist\na.wav,Blues,Ann\nb.wav,,Bob\n")
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "same.wav").write_bytes(b"a.wav")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "songs.csv").write_text("file,genre,artist\na.wav,Blues,Ann\nb.wav,,Bob\nc.wav,Jazz,Bob\n")
     return tmp_path
 
 
 def test_rows_are_read_with_their_group(data: Path) -> None:
     rows = read_rows(config(), data)
-    assert [(r.file, r.genre, r.group) for r in rows] == [("a.wav", "Blues", "songs:Ann"), ("b.wav", "", "songs:Bob")]
+    assert [(r.file, r.genre, r.group) for r in rows] == [
+        ("a.wav", "Blues", "songs:Ann"),
+        ("b.wav", "", "songs:Bob"),
+        ("c.wav", "Jazz", "songs:Bob"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("file,genre,artist\nc.wav,Blues,Ann\n", r"line 2: no file 'c.wav'"),
+        ("file,genre,artist\nd.wav,Blues,Ann\n", r"line 2: no file 'd.wav'"),
+        ("file,genre,artist\na.wav,Blues,Ann\nempty.wav,Jazz,Bob\n", r"line 3: 'empty.wav' is empty"),
         ("file,genre,artist\na.wav,Blues,Ann\nb.wav,Polka,Bob\n", r"line 3: unknown genre 'Polka'"),
         ("file,genre,artist\na.wav,Blues,\n", r"line 2: no value in column 'artist'"),
         ("file,genre\na.wav,Blues\n", r"line 2: no value in column 'artist'"),
-        ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"'a.wav' is in 'songs' and again"),
+        ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"line 3: 'a.wav' is given already: .*line 2"),
+        ("file,genre,artist\na.wav,Blues,Ann\nc.wav,,Bob\n", r"no file has the genre 'Jazz'"),
+        (
+            "file,genre,artist\nc.wav,Jazz,Ann\na.wav,Blues,Ann\nsame.wav,Blues,Bob\n",
+            r"line 4: 'same.wav' in the group 'songs:Bob' is the same recording as 'a.wav' in 'songs:Ann': .*line 3",
+        ),
         ("file,genre,artist\n", r"source 'songs' has no files"),
     ],
 )
@@ -49,6 +61,46 @@ def test_a_broken_manifest_is_refused_with_its_row(data: Path, text: str, compla
     with pytest.raises(ManifestError, match=complaint) as caught:
         read_rows(config(), data)
     assert caught.value.hint
+
+
+def test_one_recording_twice_in_one_group_leaks_nothing(data: Path) -> None:
+    (data / "songs.csv").write_text("file,genre,artist\na.wav,Blues,Ann\nsame.wav,Blues,Ann\nc.wav,Jazz,Bob\n")
+    assert len(read_rows(config(), data)) == 3
+
+
+def test_a_group_in_two_sources_is_refused_with_both_rows(data: Path) -> None:
+    (data / "more.csv").write_text("file,artist\nb.wav,Cid\nsame.wav,Ann\n")
+    both = dataclasses.replace(config(), sources=(*config().sources, Source("more", "more.csv", group=("artist",))))
+    (data / "songs.csv").write_text("file,genre,artist\nc.wav,Jazz,Bob\na.wav,Blues,Ann\n")
+    with pytest.raises(ManifestError, match=r"more\.csv, line 3: the group 'Ann' .* 'songs' too: .*songs\.csv, line 3"):
+        read_rows(both, data)
+
+
+def test_a_recording_in_two_sources_is_refused_with_both_rows(data: Path) -> None:
+    (data / "noise").mkdir()
+    (data / "noise" / "rain.wav").write_bytes(b"c.wav")
+    both = dataclasses.replace(config(), sources=(*config().sources, Source("noise", folder="noise", kind="noise")))
+    with pytest.raises(ManifestError, match=r"folder noise: 'noise/rain\.wav' .* same recording as 'c\.wav'.*line 4"):
+        read_rows(both, data)
+
+
+def test_a_group_is_found_in_the_name(data: Path) -> None:
+    """Slices of one recording are one group, of a folder and of a manifest alike."""
+    (data / "noise").mkdir()
+    for name in ("1-100032-A", "1-100032-B", "2-7-A"):
+        (data / "noise" / f"Dog__{name}.wav").write_bytes(name.encode())
+    rows = ["noise/Dog__1-100032-A.wav,Blues", "noise/Dog__1-100032-B.wav,Jazz", "noise/Dog__2-7-A.wav,Jazz"]
+    (data / "noise.csv").write_text("\n".join(["file,genre", *rows]) + "\n")
+    pattern = r"__\d-(\d+)-[A-Z]\."
+    expected = ["songs:100032", "songs:100032", "songs:7"]
+    manifest = config(manifest="noise.csv", group=("file",), group_pattern=pattern)
+    assert [row.group for row in read_rows(manifest, data)] == expected
+    folder = Source("noise", folder="noise", kind="noise", group_pattern=pattern)
+    both = dataclasses.replace(config(), sources=(*config().sources, folder))
+    assert [row.group for row in read_rows(both, data)][3:] == [g.replace("songs", "noise") for g in expected]
+    for wrong in (r"([a-z]+)-nothing", r"(x?)Dog"):
+        with pytest.raises(ManifestError, match=r"line 2: group_pattern .* finds nothing in 'noise/Dog__1-100032-A"):
+            read_rows(dataclasses.replace(config(manifest="noise.csv", group=("file",), group_pattern=wrong)), data)
 
 
 def test_a_missing_manifest_is_named(data: Path) -> None:
@@ -96,6 +148,14 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (good.replace('"x"', '"../x"'), "plain name"),
         (good.replace("[mel]", "held_out = 1.5\n[mel]"), "held_out"),
         (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = true'), "hop_s: True is not float"),
+        (good + "weight = 0\n", "weights"),
+        (good + "weight = -1\n", "weights"),
+        (good + "[augment]\nroom_p = 0.1\n", "no folder of impulse responses"),
+        (good + "[augment]\npitch_p = 1.1\n", r"augment\.pitch_p = 1\.1 must be from 0 to 1"),
+        (good + "[augment]\ngain_db = [6, -6]\n", r"augment\.gain_db = .* must rise"),
+        (good + "[augment]\nspeed_range = [0, 1]\n", r"augment\.speed_range = .* must be above 0"),
+        (good + "[augment]\nmixup_p = 0.6\ncutmix_p = 0.6\n", "not both"),
+        (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\ngroup_pattern = "(a)(b)"'), "one pair of brackets"),
     ):
         file.write_text(bad)
         with pytest.raises(SettingsError, match=complaint):

@@ -16,13 +16,18 @@ from acoustic.network.vit import Architecture
 from acoustic.records import Analysis, MelSpec
 from acoustic.settings import Settings
 from acoustic.training import checkpoint
+from acoustic.training.checkpoint import Progress
 from acoustic.training.config import AugmentSpec, Source, TeacherSpec, TrainConfig
 from acoustic.training.finish import finish
+from acoustic.training.logbook import read_history
 from acoustic.training.manifest import held_out
-from acoustic.training.train import Prepared, fit, new_student, prepare, schedule
+from acoustic.training.prepare import Prepared, prepare
+from acoustic.training.student import new_student
+from acoustic.training.train import TERMS, _weight, fit, loss_sums, patch_choice, schedule, validate
 from tests.test_engine import song
 from tests.training.test_targets import TEACHER
 
+SHAPE = Architecture(width=32, depth=1, n_heads=2, stem="conv", pooling="mean", n_mels=32, n_classes=2)
 CONFIG = TrainConfig(
     name="tiny",
     description="made up",
@@ -32,8 +37,8 @@ CONFIG = TrainConfig(
         Source("speech", folder="speech", kind="speech", share=0.1),
         Source("noise", folder="noise", kind="noise", share=0.1),
     ),
-    teachers=(TeacherSpec("spectrum", "teacher.py", window_s=2.0, hop_s=2.0, gives_tags=True),),
-    architecture=Architecture(width=32, depth=1, n_heads=2, stem="conv", pooling="mean", n_mels=32, n_classes=2),
+    teachers=(TeacherSpec("spectrum", "teacher.py", window_s=2.048, hop_s=2.048, gives_tags=True),),
+    architecture=SHAPE,
     mel=MelSpec(sample_rate=8_000, n_fft=512, hop_length=256, n_mels=32, fmax_hz=4_000.0),
     tags=("Music", "Speech", "Musical instrument"),
     held_out=0.3,
@@ -57,7 +62,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("speech", "noise"):
         (folder / kind).mkdir()
         for i in range(8):
-            song(folder / kind / f"{i}.wav", 3, 100 + i)
+            song(folder / kind / f"{i}.wav", 3, 100 * len(kind) + i)
     names = '["Music", "Speech", "Musical instrument", "Other"]'
     text = TEACHER.replace('["low", "high"]', names).replace(
         "torch.stack([s[:, :half].mean(1), s[:, half:].mean(1)], 1)",
@@ -133,19 +138,22 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Prepared, tmp_path: 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(prepared: Prepared, tmp_path: Path) -> None:
     student = new_student(prepared, CONFIG)
     optimizer = torch.optim.AdamW(student.parameters())
-    checkpoint.save(tmp_path, 5, student, student.state_dict(), optimizer, "one")
-    assert checkpoint.load(tmp_path, student, {}, optimizer, "other") == 0
-    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == 5
+    checkpoint.save(tmp_path, Progress(5, "float32"), student, student.state_dict(), optimizer, "one")
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "other") == Progress()
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == Progress(5, "float32")
     (tmp_path / checkpoint.FILE).write_bytes(b"torn")
-    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == 0
+    assert checkpoint.load(tmp_path, student, {}, optimizer, "one") == Progress()
 
 
 def test_the_student_learns_and_ends_in_a_model(prepared: Prepared, tmp_path: Path, data: Path) -> None:
     lines: list[str] = []
     student = fit(dataclasses.replace(CONFIG, samples=320), prepared, _made(tmp_path / "work"), silent, lines.append)
-    embedding = [float(line.split("held-out embedding ")[1].split()[0]) for line in lines]
-    assert embedding[-1] < embedding[0]
-    card = finish(CONFIG, prepared, student, tmp_path / "models" / "tiny")
+    epochs = read_history(tmp_path / "work")
+    assert [epoch.line() for epoch in epochs] == lines
+    assert epochs[-1].held_out["embedding"] < epochs[0].held_out["embedding"]
+    assert epochs[-1].train["embedding"] < epochs[0].train["embedding"]
+    card, answers = finish(CONFIG, prepared, student, tmp_path / "models" / "tiny")
+    assert len(answers.probabilities) == len(answers.targets) == card.metrics["held_out"]["n"]
     assert card.training["teachers"]["spectrum"]
     assert card.metrics["held_out"]["n"] > 0
     settings = Settings(model=str(tmp_path / "models" / "tiny"), cache_dir=str(tmp_path / "cache"))
@@ -153,6 +161,55 @@ def test_the_student_learns_and_ends_in_a_model(prepared: Prepared, tmp_path: Pa
         answer = classifier.analyze(data / "0.wav")
     assert isinstance(answer, Analysis)
     assert set(answer.verdict.labels) == {"Low", "High"}
+
+
+def test_a_batch_in_pieces_is_the_same_batch(prepared: Prepared, tmp_path: Path) -> None:
+    """Without batch norm, which sees the pieces one by one, the weights are the same."""
+    plain = dataclasses.replace(CONFIG, samples=24, architecture=dataclasses.replace(SHAPE, stem="patch"))
+    whole, pieces = (
+        fit(dataclasses.replace(plain, accumulate=n), prepared, tmp_path / str(n), silent, str) for n in (1, 4)
+    )
+    for (name, a), b in zip(whole.named_parameters(), pieces.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4), name
+
+
+def test_a_run_that_gets_no_better_ends_early_with_its_best(prepared: Prepared, tmp_path: Path) -> None:
+    """A rate of 30 ruins the network at once."""
+    config = dataclasses.replace(CONFIG, samples=400, learning_rate=30.0, early_stop_epochs=2, ema=0.0)
+    student = fit(config, prepared, tmp_path, silent, str)
+    epochs = read_history(tmp_path)
+    assert epochs[-1].step < epochs[-1].n_steps
+    total = [sum(_weight(config, name) * epoch.held_out[name] for name in TERMS) for epoch in epochs]
+    best = total.index(min(total))
+    assert len(epochs) == best + 3
+    again = validate(student, student.state_dict(), prepared, config, "cpu")
+    assert again == pytest.approx(epochs[best].held_out, abs=1e-5)
+    resumed = fit(config, prepared, tmp_path, silent, str)
+    assert len(read_history(tmp_path)) == len(epochs)
+    assert torch.equal(resumed.network.genre.weight, student.network.genre.weight)
+
+
+def test_smoothed_labels_add_the_even_share(prepared: Prepared) -> None:
+    mels, targets = prepared.dataset.batch(0)
+    with torch.no_grad():
+        answers, auxiliary = new_student(prepared, CONFIG).eval()(mels)
+    plain, smooth = (
+        loss_sums(answers, auxiliary, targets, prepared.dataset, dataclasses.replace(CONFIG, label_smoothing=e))
+        for e in (0.0, 0.2)
+    )
+    even = -(answers.logits.log_softmax(1).mean(1) * targets.genre_weight).sum()
+    assert smooth["genre"] == pytest.approx(float(0.8 * plain["genre"] + 0.2 * even), rel=1e-5)
+    assert smooth["embedding"] == plain["embedding"]
+
+
+def test_patches_are_dropped_until_the_last_part(prepared: Prepared) -> None:
+    config = dataclasses.replace(CONFIG, patch_dropout=0.5, whole_from=0.8)
+    keep = patch_choice(config, 79, 100)
+    assert keep is not None
+    assert keep.shape == (8, config.architecture.n_patches // 2)
+    assert all(len(set(row.tolist())) == len(row) for row in keep)
+    assert patch_choice(config, 80, 100) is None
+    assert torch.equal(keep, patch_choice(config, 79, 100))
 
 
 def test_the_schedule_warms_up_and_ends_near_zero() -> None:

@@ -91,6 +91,9 @@ def overview(duration_s: float = 183.2, n_mels: int = 96, n_columns: int = 600) 
     return Overview(mel_db.astype(np.float32), times, mel_hz, duration_s)
 
 
+HELD_S = 600.0  # no test holds on to it that long, however slow the machine; a thread must not wait for ever
+
+
 class WorkstationDouble:
     """Answers after `pause_s` a stage; `hold` keeps everything that follows the verdict waiting until it is set."""
 
@@ -119,11 +122,11 @@ class WorkstationDouble:
         return float(sf.info(path).duration)
 
     def overview(self, path: str) -> Overview:
-        self.hold.wait(20)
+        self.hold.wait(HELD_S)
         return overview(self._length(path), n_columns=300)
 
     def describe(self, path: str) -> Descriptors:
-        self.hold.wait(20)
+        self.hold.wait(HELD_S)
         return Descriptors(118.2, 0.41, 0.22, None)
 
     def status(self) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def random_votes(draw):
 calibrations = st.builds(
     Calibration,
     temperature=st.floats(0.1, 10),
+    class_scale=st.just(()),
+    class_bias=st.just(()),
+    segment_correlation=st.floats(0, 1),
     label_smoothing=st.floats(0, 0.3),
     voting=st.sampled_from(["mean", "log_mean", "majority"]),
     conformal_quantile=st.none() | st.floats(0, 1),
@@ -95,6 +98,27 @@ def test_a_clear_song():
     assert not verdict.needs_review
 
 
+def test_vector_scaling_may_change_the_winner_of_a_segment_and_of_the_track():
+    votes = make_votes([[2.0, 1.0, 0.0, 0.0]] * 2)
+    biased = Calibration(class_scale=(1.0,) * 4, class_bias=(0.0, 3.0, 0.0, 0.0))
+    assert decide(votes, LABELS, TAGS, Calibration()).top_genre == "Blues"
+    verdict = decide(votes, LABELS, TAGS, biased)
+    assert verdict.top_genre == "Classical"
+    assert verdict.agreement == 1.0
+    expected = np.exp([2.0, 4.0, 0.0, 0.0])  # logits and offsets
+    np.testing.assert_allclose(verdict.segment_probabilities[0], expected / expected.sum())
+
+
+def test_segments_that_do_not_repeat_each_other_make_the_track_surer_than_they_are():
+    votes = make_votes([[2.0, 0.0, 0.0, 0.0]] * 3)
+    repeated = decide(votes, LABELS, TAGS, Calibration())
+    independent = decide(votes, LABELS, TAGS, Calibration(segment_correlation=0.0))
+    np.testing.assert_array_equal(independent.segment_probabilities, repeated.segment_probabilities)
+    assert repeated.top_confidence == pytest.approx(repeated.segment_probabilities[0, 0])
+    p = repeated.segment_probabilities[0] ** 3
+    np.testing.assert_allclose(independent.probabilities, p / p.sum())
+
+
 def test_segments_that_disagree_are_flagged():
     verdict = decide(make_votes([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9.5, 0]]), LABELS, TAGS, Calibration())
     assert verdict.top_genre == "Jazz"
@@ -125,7 +149,7 @@ def test_rules_act_only_when_asked_and_the_whole_verdict_follows():
     assert ruled.top_genre == "Blues"
     assert ruled.prediction_set == ("Blues",)
     assert ruled.agreement == 0.0
-    assert "SEGMENTS_DISAGREE" in ruled.review_reasons
+    assert ruled.review_reasons == ("LOW_CONFIDENCE", "SEGMENTS_DISAGREE")
     np.testing.assert_array_equal(ruled.segment_probabilities, plain.segment_probabilities)
     assert decide(votes, LABELS, TAGS, Calibration(), use_rules=True).rules_applied == ()
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -9,12 +10,16 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from acoustic.verdict.metrics import (
+    area_under_risk_coverage,
     brier,
     confusion_matrix,
+    ece_of_a_calibrated_model,
     expected_calibration_error,
     f1_scores,
     macro_f1,
     nll,
+    reliability,
+    selective,
     top_k_accuracy,
     wilson_interval,
 )
@@ -40,6 +45,14 @@ def test_scores_are_scikit_learns(seed):
     assert brier(p, targets) == pytest.approx(
         reference.brier_score_loss(targets, p, labels=list(labels), scale_by_half=False)
     )
+
+
+@given(seeds)
+def test_weighted_likelihood_is_scikit_learns(seed):
+    p, targets = answers(seed)
+    weights = np.random.default_rng(seed).random(len(p))
+    expected = reference.log_loss(targets, p, labels=range(p.shape[1]), sample_weight=weights)
+    assert nll(p, targets, weights) == pytest.approx(expected)
 
 
 @given(seeds, st.integers(1, 7))
@@ -88,6 +101,31 @@ def test_calibration_error_ignores_the_order_of_items_even_with_ties(seed, n, n_
     assert 0.0 <= error <= 1.0
 
 
+@given(seeds, st.sampled_from([1, 3, 6, 15]))
+def test_reliability_is_scikit_learns_quantile_diagram(seed, n_bins):
+    p, targets = answers(seed)
+    correct = p.argmax(axis=1) == targets
+    shares, confidences = calibration_curve(correct, p.max(axis=1), n_bins=n_bins, strategy="quantile")
+    bins = reliability(p, targets, n_bins)
+    assert [b.n for b in bins] == [150 // n_bins] * n_bins
+    np.testing.assert_allclose([b.confidence for b in bins], confidences)
+    np.testing.assert_allclose([b.accuracy for b in bins], shares)
+
+
+@given(seeds, st.integers(1, 60), st.integers(1, 30))
+def test_every_item_is_in_one_bin_of_the_diagram(seed, n, n_bins):
+    p, targets = answers(seed, n=n)
+    p = np.round(p, 1) + 0.01
+    p /= p.sum(axis=1, keepdims=True)
+    bins = reliability(p, targets, n_bins)
+    assert 1 <= len(bins) <= n_bins
+    assert sum(b.n for b in bins) == n
+    assert min(b.n for b in bins) > 0
+    assert sum(b.n * b.confidence for b in bins) == pytest.approx(p.max(axis=1).sum())
+    assert sum(b.n * b.accuracy for b in bins) == pytest.approx((p.argmax(axis=1) == targets).sum())
+    assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
+
+
 def test_calibration_error_of_known_cases():
     sure = np.tile([0.9, 0.1], (10, 1))
     assert expected_calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
@@ -96,6 +134,82 @@ def test_calibration_error_of_known_cases():
     p = np.array([[0.6, 0.4]] * 10 + [[0.9, 0.1]] * 10)
     targets = np.array([0] * 10 + [0, 1] * 5)
     assert expected_calibration_error(p, targets, 2) == pytest.approx(0.4)
+
+
+def test_error_of_a_calibrated_model_is_that_of_labels_drawn_from_its_probabilities():
+    p, _ = answers(3, n=90)
+    rng = np.random.default_rng(1)
+    drawn = (p.cumsum(axis=1)[None] > rng.random((800, 90, 1))).argmax(axis=2)
+    errors = [expected_calibration_error(p, targets, 6) for targets in drawn]
+    for quantile in (0.5, 0.95):
+        assert ece_of_a_calibrated_model(p, 6, quantile) == pytest.approx(np.quantile(errors, quantile), rel=0.06)
+
+
+def test_a_calibrated_model_stays_below_it_as_often_as_it_says_and_an_overconfident_one_does_not():
+    below, below_overconfident = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet(np.full(5, 0.7), 80)
+        targets = (p.cumsum(axis=1) > rng.random((80, 1))).argmax(axis=1)
+        limit = ece_of_a_calibrated_model(p, 6, 0.9, n_draws=300)
+        below.append(expected_calibration_error(p, targets, 6) <= limit)
+        sharp = p**2 / (p**2).sum(axis=1, keepdims=True)
+        limit = ece_of_a_calibrated_model(sharp, 6, 0.9, n_draws=300)
+        below_overconfident.append(expected_calibration_error(sharp, targets, 6) <= limit)
+    assert 0.84 < np.mean(below) < 0.96  # 0.9 +- three standard errors of 200
+    assert np.mean(below_overconfident) < 0.5
+
+
+@given(seeds, st.sampled_from([6, 15]))
+def test_error_of_a_calibrated_model_falls_with_the_number_of_items_and_rises_with_the_quantile(seed, n_bins):
+    p, _ = answers(seed, n=60)
+    few, many = (ece_of_a_calibrated_model(np.tile(p, (n, 1)), n_bins, n_draws=200) for n in (1, 9))
+    assert 0 < many < few <= 1
+    assert ece_of_a_calibrated_model(p, n_bins, 0.5, n_draws=200) < few
+    assert ece_of_a_calibrated_model(p, n_bins, n_draws=200) == few
+
+
+@given(seeds, st.integers(1, 50))
+def test_setting_aside_keeps_the_most_certain(seed, n):
+    rng = np.random.default_rng(seed)
+    certainty, right = rng.random(n), rng.random(n) < 0.6
+    everything, half, least = selective(certainty, right, (1.0, 0.5, 0.0))
+    assert (everything.n, everything.accuracy) == (n, pytest.approx(right.mean()))
+    assert everything.from_confidence == certainty.min()
+    kept = certainty >= half.from_confidence
+    assert (half.n, half.n_right) == (kept.sum(), right[kept].sum())
+    assert abs(half.n - n / 2) <= 0.5 or half.n == 1
+    assert (least.n, least.from_confidence) == (1, certainty.max())
+
+
+def test_setting_aside_refuses_what_does_not_fit():
+    for certainty, right in (
+        (np.zeros(0), np.zeros(0)),
+        (np.zeros(3), np.zeros(2)),
+        (np.zeros((2, 2)), np.zeros((2, 2))),
+    ):
+        with pytest.raises(ValueError, match="certainty"):
+            selective(certainty, right, (1.0,))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
+def test_area_is_the_mean_over_every_order_of_equally_certain_items(items):
+    certainty, right = np.asarray([c for c, _ in items]), np.asarray([r for _, r in items])
+    areas = []
+    for order in itertools.permutations(range(len(items))):
+        if all(certainty[a] >= certainty[b] for a, b in itertools.pairwise(order)):
+            wrong = np.cumsum(~right[list(order)]) / np.arange(1, len(items) + 1)
+            areas.append(wrong.mean())
+    assert area_under_risk_coverage(certainty, right) == pytest.approx(np.mean(areas))
+
+
+def test_area_tells_a_good_measure_of_certainty_from_none():
+    rng = np.random.default_rng(0)
+    confidence = rng.random(3000)
+    right = rng.random(3000) < confidence
+    assert area_under_risk_coverage(np.zeros(3000), right) == pytest.approx(1 - right.mean())
+    assert area_under_risk_coverage(confidence, right) == pytest.approx(0.25, abs=0.03)  # the mean of (1 - x) / 2
+    assert area_under_risk_coverage(-confidence, right) > 0.7
 
 
 def test_brier_runs_from_zero_to_two():

@@ -79,8 +79,6 @@ LIMITS = Calibration(
     ("change", "reason"),
     [
         ({"confidence": 0.49}, "LOW_CONFIDENCE"),
-        ({"margin": 0.09}, "SMALL_MARGIN"),
-        ({"agreement": 0.5}, "SEGMENTS_DISAGREE"),
         ({"music": 0.39}, "NOT_MUSIC"),
         ({"warnings": [AudioWarning("SILENT", "")]}, "SILENT"),
         ({"warnings": [AudioWarning("CLIPPED", ""), AudioWarning("TRUNCATED", "")]}, "TRUNCATED"),
@@ -88,6 +86,15 @@ LIMITS = Calibration(
 )
 def test_each_reason_alone(change, reason):
     assert review_reasons(**{**GOOD, **change}, calibration=LIMITS) == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [({"margin": 0.09}, "SMALL_MARGIN"), ({"agreement": 0.5}, "SEGMENTS_DISAGREE")]
+)
+def test_margin_and_agreement_explain_a_low_confidence_and_flag_nothing_by_themselves(change, why):
+    assert review_reasons(**{**GOOD, **change}, calibration=LIMITS) == ()
+    unsure = {**GOOD, **change, "confidence": 0.49}
+    assert review_reasons(**unsure, calibration=LIMITS) == ("LOW_CONFIDENCE", why)
 
 
 def test_no_reason_at_the_limits_themselves():

@@ -1,0 +1,91 @@
+"""Before and after on the same songs: the built-in model against what was taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..verdict import metrics
+
+
+@dataclass(frozen=True, slots=True)
+class GenreCount:
+    """Of `n` songs of a genre, how many are right before and after."""
+
+    genre: str
+    n: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Counts of right answers among `n` songs, before and after; a genre of the person's own is never right before.
+
+    `n_fixed` songs were wrong and are right now, `n_broken` the other way round. `among_before` and `among_after` count
+    with the choice restricted to the genres that the songs have. `nll_before` and `nll_after` are mean negative
+    log-likelihoods (nats) over the songs of built-in genres, None where there are none.
+    """
+
+    n: int
+    before: int
+    after: int
+    n_fixed: int
+    n_broken: int
+    among_before: int
+    among_after: int
+    nll_before: float | None
+    nll_after: float | None
+    by_genre: tuple[GenreCount, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: shares of right answers with their 95 % Wilson intervals."""
+        return {
+            "n": self.n,
+            "n_fixed": self.n_fixed,
+            "n_broken": self.n_broken,
+            "accuracy_before": share(self.before, self.n),
+            "accuracy_after": share(self.after, self.n),
+            "accuracy_among_before": share(self.among_before, self.n),
+            "accuracy_among_after": share(self.among_after, self.n),
+            "nll_before": self.nll_before,
+            "nll_after": self.nll_after,
+            "genres": [{"genre": g.genre, "n": g.n, "before": g.before, "after": g.after} for g in self.by_genre],
+        }
+
+
+def share(right: int, n: int) -> dict[str, Any]:
+    """{"value": right / n, "interval_95": [low, high]}; a share of nothing is None."""
+    return {"value": right / n if n else None, "interval_95": list(metrics.wilson_interval(right, n))}
+
+
+def compare(labels: Sequence[str], genres: np.ndarray, before: np.ndarray, after: np.ndarray) -> Comparison:
+    """`labels` (C') name the columns of `after` (n, C'), their first C those of `before` (n, C); `genres` (n,) are
+    indices of labels; n is at least 1."""
+    n_base = before.shape[1]
+    present = np.unique(genres)
+    known = present[present < n_base]
+    right_before = before.argmax(axis=1) == genres
+    right_after = after.argmax(axis=1) == genres
+    among_before = known[before[:, known].argmax(axis=1)] == genres if len(known) else np.zeros(len(genres), bool)
+    among_after = present[after[:, present].argmax(axis=1)] == genres
+    of_base = genres < n_base
+    return Comparison(
+        n=len(genres),
+        before=int(right_before.sum()),
+        after=int(right_after.sum()),
+        n_fixed=int((right_after & ~right_before).sum()),
+        n_broken=int((right_before & ~right_after).sum()),
+        among_before=int(among_before.sum()),
+        among_after=int(among_after.sum()),
+        nll_before=metrics.nll(before[of_base], genres[of_base]) if of_base.any() else None,
+        nll_after=metrics.nll(after[of_base], genres[of_base]) if of_base.any() else None,
+        by_genre=tuple(
+            GenreCount(labels[c], int(of.sum()), int(right_before[of].sum()), int(right_after[of].sum()))
+            for c in present
+            for of in [genres == c]
+        ),
+    )

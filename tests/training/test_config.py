@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from acoustic.errors import SettingsError
+from acoustic.training.config import TrainConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TINY = """
+name = "tiny"
+description = "made up"
+labels = ["Low", "High"]
+samples = 100
+[architecture]
+width = 32
+depth = 1
+[augment]
+noise_p = 0.5
+mixup_p = 0.1
+[[sources]]
+name = "songs"
+manifest = "songs.csv"
+[[teachers]]
+name = "t"
+file = "t.py"
+"""
+
+
+def written(folder: Path, text: str, name: str = "run.toml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.name)
+def test_every_configuration_that_ships_is_read(path: Path) -> None:
+    config = TrainConfig.read(path)
+    assert config.architecture.n_mels == config.mel.n_mels
+    assert config.architecture.n_classes == len(config.labels)
+
+
+def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
+    written(tmp_path, TINY, "below.toml")
+    above = 'base = "below.toml"\nsamples = 7\n[augment]\nmixup_p = 0.9\n'
+    below, config = TrainConfig.read(tmp_path / "below.toml"), TrainConfig.read(written(tmp_path, above))
+    assert (config.samples, config.name, config.sources) == (7, "tiny", below.sources)
+    assert (config.augment.mixup_p, config.augment.noise_p) == (0.9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('base = "none.toml"', "none.toml"),
+        ("base = 3", "base: 3 is not the name"),
+        ('base = "run.toml"', "has a base itself"),
+        (TINY + "nonsense = 1", "unknown key 'nonsense'"),
+        (TINY.replace('name = "songs"\n', 'name = "songs"\ngroup_pattern = "("\n'), "group_pattern"),
+        (TINY.replace('name = "songs"\n', 'name = "songs"\ngroup_pattern = "(a)(b)"\n'), "one pair of brackets"),
+        (TINY.replace("samples = 100", "samples = 0"), "samples = 0 must be above 0"),
+        (TINY.replace("samples = 100", "accumulate = 0"), "accumulate = 0 must be above 0"),
+        (TINY.replace("samples = 100", "label_smoothing = 1.5"), "label_smoothing = 1.5 must be from 0"),
+        (TINY.replace("samples = 100", 'precision = "int8"'), "precision"),
+        (TINY.replace("samples = 100", "layer_decay = 0.0"), "layer_decay = 0.0 must be above 0"),
+        (TINY.replace("samples = 100", "workers = -1"), "workers = -1 must not be below 0"),
+        (TINY.replace("samples = 100", "trainable_blocks = 5"), "trainable_blocks = 5"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message.replace("(", r"\(")):
+        TrainConfig.read(written(tmp_path, text))
