@@ -239,7 +239,7 @@ def methods(bench: Bench) -> None:
         ways[f"offset regression, no background, {strength}"] = _offset(bench, strength, None)
     for strength in (0.05, 0.15, 0.5, 1.5):
         ways[f"offset regression, background, {strength}"] = _offset(bench, strength, bench.rest)
-    ways["ours: strength by cross-validation"] = lambda songs: bench.taught(lesson(bench, songs).personal)
+    ways["ours"] = lambda songs: bench.taught(lesson(bench, songs).personal)
     for name, method in ways.items():
         cells = []
         for n in (1, 3):

@@ -1,8 +1,9 @@
 """Labelled songs -> what a person taught: fitted, cross-validated, calibrated.
 
-The strength of the ridge (see `fitting`) is the one with the least loss in cross-validation by group; one candidate is
-to learn nothing, so that songs which teach nothing leave the built-in model as it is, bit for bit. Temperature and
-conformal quantile come from the same left-out answers. The order of the songs changes no bit of the result.
+The strength of the ridge (see `fitting`) is a usual one, or another that is clearly better in cross-validation by
+group; one candidate is to learn nothing, so that songs which teach nothing leave the built-in model as it is, bit for
+bit. Temperature and conformal quantile come from the same left-out answers. The order of the songs changes no bit of
+the result.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ from .personal import Base, PersonalModel, plain
 
 STRENGTHS = (1.5, 0.5, 0.15, 0.05)
 """Candidates, strong to weak."""
-UNTESTED_STRENGTH = 0.15
-"""For songs that cannot be tested on one another, such as one song of a new genre."""
+USUAL_STRENGTH = 0.15
+"""For songs that cannot be tested on one another, such as one song of a new genre, and for all others unless another
+candidate (to learn nothing is one) is better by EVIDENCE."""
+EVIDENCE = 2.0
+"""nats of cross-validated loss in all. A person's labels are right more often than not, and the choice between
+candidates that are as good is noise; labels drawn by lot cost more than this."""
 MANY = 200
 FOLDS_FEW, FOLDS_MANY = 10, 4
 """Folds for up to MANY groups, and for more."""
@@ -182,14 +187,20 @@ def _cross_validate(material: Material, base: Base, n_own: int) -> _Trial:
     how = [_tempered(material, s, tested, base.calibration) for s in scores]
     answers = np.stack([track_answers(s, material.song, h) for s, h in zip(scores, how, strict=True)])
     losses = _losses(material, answers, rest)
-    untested = candidates.index(UNTESTED_STRENGTH)
-    chosen = int(losses[:, fold_of >= 0].sum(axis=1).argmin()) if tested.any() else untested
+    usual = candidates.index(USUAL_STRENGTH)
+
+    def best(rows: np.ndarray) -> int:
+        total = losses[:, rows].sum(axis=1)
+        total[usual] -= EVIDENCE
+        return int(total.argmin())
+
+    chosen = best(fold_of >= 0) if tested.any() else usual
     if candidates[0] is None:  # its temperature was for a fair comparison; the base itself is what is left
         answers[0] = track_answers(scores[0], material.song, plain(base.calibration, 1.0, None))
     after = answers[chosen].copy()
     for fold in np.unique(song_fold[tested]):
-        best = int(losses[:, (fold_of >= 0) & (fold_of != fold)].sum(axis=1).argmin())
-        after[song_fold == fold] = answers[best][song_fold == fold]
+        without = best((fold_of >= 0) & (fold_of != fold))
+        after[song_fold == fold] = answers[without][song_fold == fold]
     same = rest[chosen].argmax(axis=1) == material.target[material.n :].argmax(axis=1)
     return _Trial(candidates[chosen], how[chosen].temperature, tested, after, int(same.sum()))
 

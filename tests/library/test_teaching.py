@@ -83,7 +83,7 @@ def test_an_own_genre_from_a_handful(world: World, background: Background, n: in
 def test_one_song_of_a_new_genre_is_learned_and_said_to_be_untested(world: World, background: Background) -> None:
     lesson = teach(world.songs({FORRO: 1}), world.base, background)
     assert (lesson.n_untested, lesson.comparison) == (1, None)
-    assert lesson.strength == teaching.UNTESTED_STRENGTH
+    assert lesson.strength == teaching.USUAL_STRENGTH
     assert lesson.personal is not None
     assert lesson.personal.temperature == 1.0
     [song] = world.songs({FORRO: 1})
