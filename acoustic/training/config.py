@@ -126,6 +126,10 @@ class TrainConfig:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     tags: tuple[str, ...] = ()
     seed: int = 0
+    """of the split, the first weights and everything that is drawn"""
+    draws: int = 0
+    """another number draws other crops and augmentations over the same split: for a run that goes on from a model that
+    has seen those of the first"""
     held_out: float = 0.12
     """share of the groups that is kept for validation and calibration"""
     rooms: str = ""
@@ -190,7 +194,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
-    for name in ("workers", "early_stop_epochs"):
+    for name in ("draws", "workers", "early_stop_epochs"):
         if getattr(config, name) < 0:
             yield f"{name} = {getattr(config, name)} must not be below 0"
     if not -1 <= config.trainable_blocks <= config.architecture.depth:

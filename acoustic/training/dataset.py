@@ -210,7 +210,7 @@ class CropDataset:
         return torch.stack(mels), Targets(*columns)
 
     def _generator(self, step: int, kind: int, i: int = 0) -> np.random.Generator:
-        return np.random.default_rng((self.config.seed, step, i, kind))
+        return np.random.default_rng((self.config.seed, self.config.draws, step, i, kind))
 
     def _plan(self, step: int) -> Plan:
         n, augment = self.config.batch_size, self.config.augment

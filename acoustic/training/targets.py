@@ -91,7 +91,7 @@ class WaveformStore:
 def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: int, report: Report) -> WaveformStore:
     """Decode every row once. ManifestError names the file that cannot be decoded."""
     files = [row.file for row in rows]
-    stamp = _stamp(sample_rate, [(file, *_size_and_time(data / file)) for file in files])
+    stamp = _stamp(sample_rate, [(file, _content(data, file)) for file in files])
     if (folder / "index.json").exists():
         store = WaveformStore(folder)
         if store.stamp == stamp:
@@ -179,9 +179,12 @@ def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, st
     part.replace(kept)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _content(data: Path, file: str) -> str:
+    """The file's digest: times of change do not count, so that a copied data folder is known again."""
+    try:
+        return digest(data / file)
+    except AudioError as error:
+        raise ManifestError(f"{file}: {error.message}", error.hint) from error
 
 
 def _stamp(*parts: object) -> str:

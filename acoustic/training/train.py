@@ -227,7 +227,7 @@ def patch_choice(config: TrainConfig, step: int, n_steps: int) -> Tensor | None:
     if config.patch_dropout <= 0 or step >= config.whole_from * n_steps:
         return None
     n_patches = config.architecture.n_patches
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    generator = torch.Generator().manual_seed((config.seed + 7_919 * config.draws) * 1_000_003 + step)
     kept = max(1, round(n_patches * (1 - config.patch_dropout)))
     return torch.rand(config.batch_size, n_patches, generator=generator).argsort(dim=1)[:, :kept]
 
