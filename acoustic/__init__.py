@@ -4,6 +4,7 @@ The map, in the order in which data flows:
 
     errors         every way to say no: one tree, each leaf with a code and a hint
     records        the frozen records that cross borders
+    kept           those of what the library keeps
     settings       every setting in one table; the only reader of the environment
     signal/        file -> segments -> mels; enhancement and descriptors beside it
     network/       mels -> votes, tags and embeddings; cards, registry, backends
@@ -13,9 +14,10 @@ The map, in the order in which data flows:
     lane           the one thread in which the network runs, batching across files
     engine         the one place where stages are chained
     training/      manifest -> targets -> student -> card
-    workstation    the use cases, shared by page and command line
+    library/       what is kept: tracks, decisions, personal genres, tags written
+    workstation/   the use cases, shared by page and command line
     ui/            the page
-    cli            the command line
+    cli/           the command line
 
 Public names are resolved at first use, so importing `acoustic.errors` loads no torch.
 """

@@ -19,6 +19,9 @@ and a `.hint` that says what to do next. Foreign errors are translated where the
     ├── BackendError               BACKEND      a device or backend that this machine lacks
     ├── StoppedError               STOPPED      the work was stopped before this file's turn
     ├── SettingsError              SETTINGS     a setting or argument out of range
+    ├── LibraryError               LIBRARY      the library's file cannot be opened, read or written
+    │   └── ConflictError          CONFLICT     somebody else decided first
+    ├── TagError                   TAGS         a file's tags cannot be read or written
     ├── ManifestError              MANIFEST     a row of a training or evaluation manifest
     └── InternalError              INTERNAL     our own fault; the message carries the cause
 """
@@ -121,6 +124,21 @@ class SettingsError(AcousticError):
 class ManifestError(AcousticError):
     code = "MANIFEST"
     default_hint = "Correct the named row and run the command again."
+
+
+class LibraryError(AcousticError):
+    code = "LIBRARY"
+    default_hint = "Run `acoustic library check`; `acoustic library backup` keeps a copy."
+
+
+class ConflictError(LibraryError):
+    code = "CONFLICT"
+    default_hint = "Look at what was decided; undo it if it is wrong."
+
+
+class TagError(AcousticError):
+    code = "TAGS"
+    default_hint = "The file was left as it was."
 
 
 class InternalError(AcousticError):

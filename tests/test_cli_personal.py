@@ -101,7 +101,7 @@ def test_without_yes_and_without_a_person_nothing_is_put_to_use(env: Settings, m
 def test_a_person_is_asked(
     env: Settings, manifest: Path, monkeypatch: pytest.MonkeyPatch, said: str, active: bool
 ) -> None:
-    monkeypatch.setattr("acoustic.cli._someone_answers", lambda: True)
+    monkeypatch.setattr("acoustic.cli.personal._someone_answers", lambda: True)
     done = runner.invoke(app, ["personal", "fit", str(manifest)], input=said)
     assert done.exit_code == 0, done.output
     assert "Use it from now on?" in done.output

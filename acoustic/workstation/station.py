@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__
-from .engine import EMBEDDED_MODEL, OptimizedAudioClassifier, PathLike, model_folders
-from .errors import AudioError, ManifestError, ModelError, StorageError
-from .library import background
-from .library.comparison import Comparison, compare
-from .library.genres import settle
-from .library.personal import Base, PersonalModel
-from .library.teaching import Lesson, Song, teach
-from .library.versions import Version, Versions
-from .network.card import ModelCard
-from .network.importing import import_checkpoint
-from .network.registry import Registry
-from .records import Analysis, Descriptors, Failure, MelSpec, Overview
-from .settings import PROJECT_ROOT, Settings
-from .signal import audio
-from .signal.mel import band_centres_hz, log_mel
-from .verdict.decision import calibrated
+from .. import __version__
+from ..engine import EMBEDDED_MODEL, OptimizedAudioClassifier, PathLike, model_folders
+from ..errors import AudioError, ManifestError, ModelError, StorageError
+from ..library import background
+from ..library.comparison import Comparison, compare
+from ..library.genres import settle
+from ..library.personal import Base, PersonalModel
+from ..library.teaching import Lesson, Song, teach
+from ..library.versions import Version, Versions
+from ..network.card import ModelCard
+from ..network.importing import import_checkpoint
+from ..network.registry import Registry
+from ..records import Analysis, Descriptors, Failure, MelSpec, Overview
+from ..settings import PROJECT_ROOT, Settings
+from ..signal import audio
+from ..signal.mel import band_centres_hz, log_mel
+from ..verdict.decision import calibrated
 
 OVERVIEW_COLUMNS = 1_000
 OVERVIEW_BLOCK_S = 60.0

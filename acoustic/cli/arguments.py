@@ -1,0 +1,49 @@
+"""What several commands take, and what becomes of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from .. import terminal
+from ..settings import Settings, prepare_process
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
+ModelOption = Annotated[str | None, typer.Option(help="Model name or folder.", show_default="the embedded one")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+NoPersonalOption = Annotated[bool, typer.Option("--no-personal", help="Leave aside what you taught.")]
+
+
+def settings_of(**overrides: Any) -> Settings:
+    """Settings with what the person named; a switch that was not given leaves the environment its say."""
+    settings = Settings.load(**{name: value or None for name, value in overrides.items()})
+    prepare_process(settings)
+    return settings
+
+
+def workstation_of(**overrides: Any) -> Any:
+    settings = settings_of(**overrides)
+    from ..workstation import Workstation
+
+    return Workstation(settings)
+
+
+def tell_personal(station: Any) -> None:
+    """On stderr: what a person taught and is in use, or why it is not."""
+    if station.personal_problem is not None:
+        terminal.print_error(station.personal_problem)
+        terminal.note("the model answers alone")
+    elif station.classifier.personal is not None:
+        terminal.note(f"with what you taught: version {station.classifier.personal.name}")

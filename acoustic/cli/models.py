@@ -1,0 +1,109 @@
+"""`acoustic models` and `doctor`: what can be used here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import terminal
+from ..errors import SettingsError
+from ..records import MelSpec
+from .arguments import JsonOption, settings_of, workstation_of
+
+app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+doctor_app = typer.Typer()
+
+
+class Layout(StrEnum):
+    """How an outside checkpoint names its weights."""
+
+    AUTO = "auto"
+    TRANSFORMERS = "transformers"
+    TORCHVISION = "torchvision"
+
+
+@app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """The models that can be used; exit status 1 if one is damaged."""
+    registry = workstation_of().models()
+    cards, broken = registry.cards(), registry.broken()
+    if as_json:
+        listed = [
+            {"name": c.name, "description": c.description, "labels": list(c.labels), "licence": c.licence}
+            for c in cards
+        ]
+        terminal.out(
+            json.dumps({"models": listed, "broken": {n: e.to_dict() for n, e in broken.items()}}, ensure_ascii=False)
+        )
+    else:
+        terminal.print_models(cards, broken)
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="Model name or folder; empty for the embedded one.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """A model's card: what it is, what it learned from, how well it does. The weights are verified."""
+    from ..engine import EMBEDDED_MODEL
+
+    registry = workstation_of().models()
+    _, card = registry.load(name or EMBEDDED_MODEL)
+    if as_json:
+        terminal.out(json.dumps(dataclasses.asdict(card), ensure_ascii=False, allow_nan=False))
+    else:
+        terminal.print_card(card)
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        Path, typer.Argument(help="A transformers ViT folder, or a .pth state dict as torchvision's vit_b_16.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the model.")],
+    labels: Annotated[str, typer.Option(help="Labels in logit order, separated by commas, or @FILE with one a line.")],
+    mel: Annotated[
+        Path | None, typer.Option(help="TOML file with the mel spec's fields.", show_default="22,050 Hz")
+    ] = None,
+    layout: Annotated[Layout, typer.Option(help="How the checkpoint names its weights.")] = Layout.AUTO,
+) -> None:
+    """Take an outside checkpoint into your data folder."""
+    card = workstation_of().import_model(source, name, _labels(labels), _mel_spec(mel), layout.value)
+    terminal.print_card(card)
+
+
+@doctor_app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check versions, decoders, device, backend, model and cache; each with its fix."""
+    from ..doctor import examine
+
+    checks = list(examine(settings_of()))
+    if as_json:
+        terminal.out(json.dumps([check.to_dict() for check in checks]))
+    else:
+        terminal.print_checks(checks)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+def _labels(text: str) -> list[str]:
+    if text.startswith("@"):
+        try:
+            return [line.strip() for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"--labels {text}: {error}") from None
+    return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def _mel_spec(path: Path | None) -> MelSpec:
+    if path is None:
+        return MelSpec(n_mels=224, normalization="minmax")
+    from ..training.config import read_toml, record
+
+    spec: MelSpec = record(MelSpec, read_toml(path), str(path))
+    return spec

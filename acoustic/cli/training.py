@@ -1,0 +1,56 @@
+"""`acoustic train`: a configuration in, a model folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import terminal
+from ..errors import SettingsError
+from .arguments import settings_of
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="The run, see configs/.", metavar="CONFIG.toml")],
+    data: Annotated[Path, typer.Option(help="Folder that the configuration's paths are relative to.")],
+    work: Annotated[Path | None, typer.Option(help="Checkpoints and targets; a killed run goes on from here.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder in which the model's folder is written.")] = None,
+) -> None:
+    """Train a model: manifest, teachers, student, calibration, card. Resumes where it was stopped."""
+    settings = settings_of()
+    from ..engine import model_folders
+    from ..network.backends import choose_device
+    from ..training import processes
+    from ..training.config import TrainConfig
+    from ..training.finish import finish
+    from ..training.prepare import prepare
+    from ..training.report import write_report
+    from ..training.train import fit, use_threads
+
+    if not data.is_dir():
+        raise SettingsError(f"--data {data}: no such folder")
+    run = TrainConfig.read(config)
+    work = work or Path("runs") / run.name
+    with processes.joined() as group, terminal.stages(quiet=not group.first) as progress:
+        use_threads(max(1, settings.n_threads() // group.n))
+        group.one_first(lambda: prepare(run, data, work, progress))
+        prepared = prepare(run, data, work, progress)
+        say = terminal.note if group.first else _unsaid
+        say(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
+        student = fit(run, prepared, work, progress, say, device=choose_device(settings.device), processes=group)
+        if group.first:
+            folder = (output or model_folders(settings)[1]) / run.name
+            card, answers = finish(run, prepared, student, folder)
+            page, missing = write_report(run, answers, work)
+    if group.first:
+        terminal.print_card(card)
+        terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
+
+
+def _unsaid(text: str) -> None:
+    """Where another process speaks."""
