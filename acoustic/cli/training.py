@@ -25,9 +25,10 @@ def train(
     settings = settings_of()
     from ..engine import model_folders
     from ..network.backends import choose_device
-    from ..training import processes
+    from ..training import background, processes
     from ..training.config import TrainConfig
     from ..training.finish import finish
+    from ..training.head import refit_head
     from ..training.prepare import prepare
     from ..training.report import write_report
     from ..training.train import fit, use_threads
@@ -45,7 +46,9 @@ def train(
         student = fit(run, prepared, work, progress, say, device=choose_device(settings.device), processes=group)
         if group.first:
             folder = (output or model_folders(settings)[1]) / run.name
+            refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
+            background.make(run, data, folder, settings)
             page, missing = write_report(run, answers, work)
     if group.first:
         terminal.print_card(card)

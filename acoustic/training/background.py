@@ -3,7 +3,8 @@
     python -m acoustic.training.background configs/embedded.toml --data FOLDER --model models/mel-vit-small
 
 hears N_PER_GENRE songs of every genre of the configuration's training part, as a person's own would be heard, and
-writes `models/mel-vit-small.background.safetensors`. To be done again whenever the weights change. Nothing that was
+writes `models/mel-vit-small.background.safetensors`, as `acoustic train` does at its end. To be done again whenever the
+weights change. Nothing that was
 held out is in it, so that what is measured there stays honest.
 """
 
@@ -58,6 +59,23 @@ def _lot(row: Row) -> bytes:
     return hashlib.blake2b(row.file.encode(), digest_size=8).digest()
 
 
+def make(config: TrainConfig, data: Path, model: Path, settings: Settings) -> tuple[Path, int]:
+    """Write the background of the model in the folder `model`; returns its file and the number of songs in it.
+    ManifestError if none of them could be analysed."""
+    rows = [r for r in read_rows(config, data) if not held_out(r, config.seed, config.held_out)]
+    with OptimizedAudioClassifier(
+        model, settings=settings, use_fp16=False, n_threads=settings.n_threads()
+    ) as classifier:
+        chosen = choose(rows, classifier.card.labels)
+        made = hear(classifier, [data / row.file for row in chosen])
+        about = "; ".join(
+            f"{source.name}: {source.cite} ({source.licence})" for source in config.sources if source.cite
+        )
+        file = background.file_of(model.resolve())
+        background.write(file, made, classifier.card.weights_digest, about)
+    return file, len(made)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
@@ -66,19 +84,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings.load()
     prepare_process(settings)
-    config = TrainConfig.read(arguments.config)
-    rows = [r for r in read_rows(config, arguments.data) if not held_out(r, config.seed, config.held_out)]
-    with OptimizedAudioClassifier(
-        arguments.model, settings=settings, use_fp16=False, n_threads=settings.n_threads()
-    ) as classifier:
-        chosen = choose(rows, classifier.card.labels)
-        made = hear(classifier, [arguments.data / row.file for row in chosen])
-        about = "; ".join(
-            f"{source.name}: {source.cite} ({source.licence})" for source in config.sources if source.cite
-        )
-        file = background.file_of(arguments.model.resolve())
-        background.write(file, made, classifier.card.weights_digest, about)
-    print(f"{len(made)} songs, {file.stat().st_size / 1e3:.0f} kB: {file.name}")  # noqa: T201
+    file, n = make(TrainConfig.read(arguments.config), arguments.data, arguments.model, settings)
+    print(f"{n} songs, {file.stat().st_size / 1e3:.0f} kB: {file.name}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -169,6 +169,11 @@ class TrainConfig:
     tag_weight: float = 0.5
     embedding_weight: float = 1.0
     auxiliary_weight: float = 0.25
+    head_labelled: float = 0.0
+    """after the run the genre head is fitted anew on clean crops, in which those of sources with a `label_weight` of
+    0.5 or more count so many times; 0: it is not"""
+    head_ridge: float = 0.1
+    """how strongly the new genre head is held to the one that training made"""
     checkpoint_steps: int = 100
     coverage: float = 0.9
     review_accuracy: float = 0.8
@@ -194,7 +199,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
-    for name in ("draws", "workers", "early_stop_epochs"):
+    for name in ("draws", "workers", "early_stop_epochs", "head_labelled", "head_ridge"):
         if getattr(config, name) < 0:
             yield f"{name} = {getattr(config, name)} must not be below 0"
     if not -1 <= config.trainable_blocks <= config.architecture.depth:
