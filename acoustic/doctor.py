@@ -55,6 +55,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield from _decoders()
         yield _device()
         yield _model(settings)
+        yield _personal(settings)
     except (ImportError, OSError) as error:  # OSError: a package is there, its shared library is not
         yield Check("imports", False, str(error), REINSTALL)
     yield _torch2trt()
@@ -103,6 +104,22 @@ def _model(settings: Settings) -> Check:
         return Check("model", False, error.message, error.hint)
     said = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
     return Check("model", True, f"{card.name}: {len(card.labels)} genres; {said}")
+
+
+def _personal(settings: Settings) -> Check:
+    from .workstation import Workstation
+
+    try:
+        with Workstation(settings) as workstation:
+            versions = workstation.personal_versions()
+    except AcousticError as error:
+        return Check("personal genres", False, error.message, error.hint)
+    used = next((version for version in versions if version.active), None)
+    if used is None:
+        return Check("personal genres", True, f"none in use, {len(versions)} kept" if versions else "none taught")
+    if used.error:
+        return Check("personal genres", False, f"version {used.name}: {used.error.message}", used.error.hint)
+    return Check("personal genres", True, f"version {used.name} is in use ({used.n_songs} songs)")
 
 
 def _torch2trt() -> Check:

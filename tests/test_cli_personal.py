@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from acoustic.cli import app
+from acoustic.doctor import examine
 from acoustic.errors import AcousticError
 from acoustic.settings import Settings
 from tests.test_cli import env, objects
@@ -95,6 +96,23 @@ def test_without_yes_and_without_a_person_nothing_is_put_to_use(env: Settings, m
     assert json.loads(out("personal", "list", "--json"))["versions"][0]["active"]
     assert "answers alone" in run("personal", "use", "none")
     assert "there already" in refused("personal", "fit", manifest, "--name", "dance").message
+
+
+def test_doctor_says_what_is_in_use_and_why_it_cannot_be(env: Settings, manifest: Path) -> None:
+    def checked() -> tuple[bool, str]:
+        [check] = [c for c in examine(env) if c.name == "personal genres"]
+        return check.ok, check.detail
+
+    assert checked() == (True, "none taught")
+    run("personal", "fit", manifest, "--name", "dance", "--yes")
+    ok, detail = checked()
+    assert ok
+    assert "dance" in detail
+    [weights] = (env.data_folder() / "personal" / "dance").glob("*.safetensors")
+    weights.write_bytes(b"torn")
+    ok, detail = checked()
+    assert not ok
+    assert "dance" in detail
 
 
 @pytest.mark.parametrize(("said", "active"), [("y\n", True), ("n\n", False), ("\n", True)])
