@@ -14,6 +14,7 @@ def main() -> int:
         prepare_process(settings)
         from acoustic import ui
         from acoustic.workstation import Workstation
+        from acoustic.workstation.settling import settle
 
         with Workstation(settings) as workstation:
             page = ui.build(workstation)
@@ -21,6 +22,7 @@ def main() -> int:
             sys.stdout.write(f"AcousticSense is ready: {url}\n")
             sys.stdout.flush()
             workstation.classifier.warm_up()  # while the person looks for a song
+            settle(workstation)
             page.block_thread()
     except AcousticError as error:
         sys.stderr.write(f"error: {error.message}\n{error.hint}\n")

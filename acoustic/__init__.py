@@ -12,6 +12,8 @@ The map, in the order in which data flows:
     cache          derived arrays, content-keyed; may be deleted at any moment
     profiler       which stage took how many milliseconds
     lane           the one thread in which the network runs, batching across files
+    workers        functions in processes of their own, which may die
+    decoding       file -> mels, here or in such a process
     engine         the one place where stages are chained
     training/      manifest -> targets -> student -> card
     library/       what is kept: tracks, decisions, personal genres, tags written

@@ -2,8 +2,9 @@
 
     load_audio -> mel_spectrogram -> preprocess -> (wait) -> inference -> postprocess
 
-Decoding runs in a pool of threads; the network runs in one lane, which fills its batches across files. The stages know
-neither cache nor profiler: both are wrapped around them here.
+Decoding runs in a pool of threads, or elsewhere (`judge` takes what `decoding.hear` gave in another process); the
+network runs in one lane, which fills its batches across files. The stages know neither cache nor profiler: both are
+wrapped around them here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import decoding
 from .cache import Cache, make_key
 from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError, StorageError
 from .lane import InferenceLane
 from .network import backends
-from .network.registry import Registry
+from .network.registry import EMBEDDED_MODEL, Registry, model_folders
 from .profiler import Profiler, Trace, current, span, tracing
 from .records import (
     Analysis,
@@ -36,21 +38,16 @@ from .records import (
     Descriptors,
     Failure,
     Personal,
-    Segments,
-    SegmentSpec,
     Votes,
 )
-from .settings import PROJECT_ROOT, Settings
-from .signal import audio, descriptors, enhance, segments
+from .settings import Settings
+from .signal import audio, descriptors
 from .signal.mel import log_mel, normalize
 from .verdict.decision import decide
+from .verdict.tags import mean_tags, vocal_presence
 
-EMBEDDED_MODEL = "mel-vit-small"
 CACHE_VERSION = 1
 """raised when a stage's numbers change, so that older entries are not found any more"""
-DESCRIBED_S = 30.0
-"""length of the middle part of a track from which its descriptors are measured"""
-VOCAL_TAGS = ("Singing", "Male singing", "Female singing", "Child singing", "Choir", "Rapping", "Chant", "Vocal music")
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[int, str], None]
 
@@ -66,11 +63,8 @@ class _Heard:
     warnings: tuple[AudioWarning, ...]
     info: AudioInfo
     cached: bool
-
-
-def model_folders(settings: Settings) -> tuple[Path, Path]:
-    """Where models are looked for: those that ship, then the person's own."""
-    return PROJECT_ROOT / "models", settings.data_folder() / "models"
+    described: Mapping[str, Any] | None = None
+    """the file's measurements, or {"problem": why there are none}, where they were taken when it was heard"""
 
 
 class OptimizedAudioClassifier:
@@ -108,7 +102,7 @@ class OptimizedAudioClassifier:
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
-        self.segment_spec = self._segment_spec()
+        self.segment_spec = self.settings.segments_of(self.card.segments)
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.decode_workers, thread_name_prefix="decode")
@@ -119,14 +113,6 @@ class OptimizedAudioClassifier:
 
     def _new_cache(self) -> Cache:
         return Cache(self.settings.cache_folder(), self.settings.cache_mb, self.settings.cache_entries)
-
-    def _segment_spec(self) -> SegmentSpec:
-        changes: dict[str, Any] = {}
-        if self.settings.n_segments:
-            changes["n_segments"] = self.settings.n_segments
-        if self.settings.segment_mode:
-            changes["mode"] = self.settings.segment_mode
-        return dataclasses.replace(self.card.segments, **changes)
 
     def __enter__(self) -> OptimizedAudioClassifier:
         return self
@@ -161,6 +147,16 @@ class OptimizedAudioClassifier:
     def analyze(self, path: PathLike, *, descriptors: bool = False) -> Analysis:
         """The analysis of one file. Raises AudioError for a file that cannot be analysed."""
         return self._analyze(os.fspath(path), descriptors, _nobody)
+
+    def judge(self, path: PathLike, digest: str | None, prepared: CacheEntry) -> Analysis:
+        """The analysis of a file that `decoding.hear` has heard with this classifier's card, `segment_spec` and
+        settings: the same numbers as `analyze`. With its `digest` the votes are cached, as they are there.
+        """
+        trace, name = Trace(), os.fspath(path)
+        with self._count_lock:
+            self._n_requests += 1
+        with tracing(trace):
+            return self._finish(name, digest, self._vote(prepared, self._votes_key(digest), _nobody), trace, False)
 
     def analyze_many(
         self, paths: Sequence[PathLike], *, descriptors: bool = False, on_stage: OnStage | None = None
@@ -255,30 +251,34 @@ class OptimizedAudioClassifier:
         with tracing(trace):
             on_stage("load_audio")
             digest = self._digest(path)
-            heard = self._heard(path, digest, on_stage)
-            with span("postprocess"):
-                measured, warnings = None, heard.warnings
-                if described or self.settings.rules:
-                    try:
-                        measured = self._descriptors(path, digest, heard)
-                    except AudioError as error:  # the verdict stands without them
-                        warnings += (AudioWarning("NO_DESCRIPTORS", error.message),)
-                personal = self.personal  # once: it may be exchanged meanwhile
-                read = personal or self.card
-                verdict = decide(
-                    personal.read(heard.votes) if personal else heard.votes,
-                    read.labels,
-                    self.card.tag_labels,
-                    read.calibration,
-                    descriptors=measured,
-                    use_rules=self.settings.rules,
-                    warnings=warnings,
-                )
-                tags = self._tags(heard.votes)
+            analysis = self._finish(path, digest, self._heard(path, digest, on_stage), trace, described)
+        on_stage("done")
+        return analysis
+
+    def _finish(self, path: str, digest: str | None, heard: _Heard, trace: Trace, described: bool) -> Analysis:
+        """What was heard -> its analysis; the end of `trace`."""
+        with span("postprocess"):
+            measured, warnings = None, heard.warnings
+            if described or self.settings.rules:
+                try:
+                    measured = self._descriptors(path, digest, heard)
+                except AudioError as error:  # the verdict stands without them
+                    warnings += (AudioWarning("NO_DESCRIPTORS", error.message),)
+            personal = self.personal  # once: it may be exchanged meanwhile
+            read = personal or self.card
+            verdict = decide(
+                personal.read(heard.votes) if personal else heard.votes,
+                read.labels,
+                self.card.tag_labels,
+                read.calibration,
+                descriptors=measured,
+                use_rules=self.settings.rules,
+                warnings=warnings,
+            )
+            tags = mean_tags(heard.votes.tag_logits, self.card.tag_labels)
         self.profiler.add(trace, path)
         with self._count_lock:
             self._n_cached += heard.cached
-        on_stage("done")
         return Analysis(
             path=path,
             model=self.card.name,
@@ -314,12 +314,15 @@ class OptimizedAudioClassifier:
 
     def _heard(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> _Heard:
         """The votes on a file, from the cache or anew."""
-        key = self._key("votes", digest, self.card.weights_digest, self.backend.precision)
+        key = self._votes_key(digest)
         with span("cache"):
             kept = self.cache.get(key) if self.cache and key else None
         if kept is not None:
             return _heard_from(kept)
-        mels = self._mels(path, digest, on_stage)
+        return self._vote(self._mels(path, digest, on_stage), key, on_stage)
+
+    def _vote(self, mels: CacheEntry, key: str | None, on_stage: Callable[[str], None]) -> _Heard:
+        """The network's votes on a file's mels, through the lane; cached under `key`."""
         with span("preprocess"):
             ready = normalize(torch.from_numpy(mels.arrays["mels"].copy()), self.card.mel).numpy()
         on_stage("inference")
@@ -344,60 +347,38 @@ class OptimizedAudioClassifier:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places, from the cache or decoded."""
 
         def compute() -> CacheEntry:
-            with span("load_audio"), audio.open_audio(path, self.card.mel.sample_rate, self.settings) as reader:
-                chosen = segments.take(reader.read, reader.duration_s, self.segment_spec, self.card.mel)
-                meta = {
-                    "duration_s": reader.duration_s,
-                    "warnings": [dataclasses.asdict(w) for w in reader.warnings()],
-                    "info": dataclasses.asdict(reader.info),
-                }
+            with span("load_audio"):
+                chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings)
             on_stage("mel_spectrogram")
             with span("mel_spectrogram"):
-                mels = log_mel(self._enhanced(chosen), self.card.mel).numpy()
-            places = {"start_s": np.asarray(chosen.start_s), "end_s": np.asarray(chosen.end_s)}
-            return CacheEntry({"mels": mels, **places}, meta)
+                return decoding.mels_of(chosen, about, self.card.mel, self.settings)
 
         key = self._key("mels", digest)
         if self.cache is None or key is None:
             return compute()
         return self.cache.get_or_compute(key, compute)[0]
 
-    def _enhanced(self, chosen: Segments) -> np.ndarray:
-        samples = chosen.samples
-        if self.settings.denoise:
-            samples = enhance.denoise(samples, chosen.sample_rate)
-        if self.settings.compress:
-            samples = enhance.compress(samples, chosen.sample_rate)
-        return samples
-
     def _descriptors(self, path: str, digest: str | None, heard: _Heard) -> Descriptors:
         """Tempo, beat and low frequencies of the middle of the track; vocal presence from the tags."""
 
         def compute() -> CacheEntry:
-            with audio.open_audio(path, self.card.mel.sample_rate, self.settings) as reader:
-                length = min(DESCRIBED_S, reader.duration_s)
-                measured = descriptors.measure(reader.read((reader.duration_s - length) / 2, length))
-            return CacheEntry({}, measured.to_dict())
+            return CacheEntry({}, decoding.describe(path, self.card.mel.sample_rate, self.settings).to_dict())
 
+        voice = vocal_presence(heard.votes.tag_logits, self.card.tag_labels)
+        if heard.described is not None:
+            if "problem" in heard.described:
+                raise AudioError(heard.described["problem"])
+            return dataclasses.replace(Descriptors(**heard.described), vocal_presence=voice)
         with span("descriptors"):
             key = self._key("descriptors", digest)
             if self.cache is None or key is None:
                 entry = compute()
             else:
                 entry, _ = self.cache.get_or_compute(key, compute)
-        return dataclasses.replace(Descriptors(**entry.meta), vocal_presence=self._vocal_presence(heard.votes))
+        return dataclasses.replace(Descriptors(**entry.meta), vocal_presence=voice)
 
-    def _vocal_presence(self, votes: Votes) -> float | None:
-        """Mean over the segments of the likeliest voice tag; None for a model without such tags."""
-        columns = [i for i, tag in enumerate(self.card.tag_labels) if tag in VOCAL_TAGS]
-        if not columns:
-            return None
-        return float(_sigmoid(votes.tag_logits[:, columns]).max(axis=1).mean())
-
-    def _tags(self, votes: Votes) -> tuple[tuple[str, float], ...]:
-        """Mean probability of every tag over the segments, best first."""
-        mean = _sigmoid(votes.tag_logits).mean(axis=0)
-        return tuple((self.card.tag_labels[i], float(mean[i])) for i in np.argsort(-mean, kind="stable"))
+    def _votes_key(self, digest: str | None) -> str | None:
+        return self._key("votes", digest, self.card.weights_digest, self.backend.precision)
 
     def _key(self, kind: str, digest: str | None, *more: str) -> str | None:
         """Cache key of a derived value: content, specs and switches that change it, and `more`; None without a
@@ -421,6 +402,7 @@ def _heard_from(entry: CacheEntry) -> _Heard:
         warnings=tuple(AudioWarning(**warning) for warning in meta["warnings"]),
         info=AudioInfo(**meta["info"]),
         cached=True,
+        described=meta.get("descriptors"),
     )
 
 
@@ -439,7 +421,3 @@ def _covered(start_s: Sequence[float], end_s: Sequence[float]) -> float:
         covered += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return covered
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))

@@ -14,6 +14,7 @@ and a `.hint` that says what to do next. Foreign errors are translated where the
     │   ├── TooLargeError          TOO_LARGE    more bytes than the bound
     │   ├── BadParamsError         BAD_PARAMS   sample rate or channel count out of bounds
     │   ├── NonFiniteError         NONFINITE    NaN or infinite samples
+    │   ├── PoisonError            POISON       twice it killed the process that read it, or took too long
     │   └── StorageError           STORAGE      missing, unreadable, or lost while reading
     ├── ModelError                 MODEL        a model folder that cannot be trusted or loaded
     ├── BackendError               BACKEND      a device or backend that this machine lacks
@@ -94,6 +95,11 @@ class BadParamsError(AudioError):
 class NonFiniteError(AudioError):
     code = "NONFINITE"
     default_hint = "The samples hold NaN or infinity. Export the file again as 16- or 24-bit PCM."
+
+
+class PoisonError(AudioError):
+    code = "POISON"
+    default_hint = "The file is left alone until it changes. It is probably damaged: copy or rip it again."
 
 
 class StorageError(AudioError):

@@ -37,8 +37,18 @@ class SongTags:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file as a walk met it."""
+
+    path: bytes
+    n_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileRecord:
-    """The terminal record of one file of a scan: `result` is an Analysis, or the Failure that says why there is none.
+    """The terminal record of one file of a scan: `result` is an Analysis, or the Failure that says why there is none;
+    None where the library has this model's analysis of the content already.
 
     `digest` is the SHA- or BLAKE-digest of the content (64 hexadecimal digits), None where it could not be read.
     """
@@ -47,7 +57,7 @@ class FileRecord:
     n_bytes: int
     mtime_ns: int
     digest: str | None
-    result: Analysis | Failure
+    result: Analysis | Failure | None
     tags: SongTags = field(default_factory=SongTags)
 
 
@@ -76,6 +86,7 @@ class Track:
     personal: str = ""
     missing: bool = False
     error: dict[str, str] | None = None
+    added_at: str = ""
 
     @property
     def shown(self) -> str:
@@ -147,16 +158,20 @@ class ReviewItem:
     segments: tuple[tuple[float, float, str, float], ...]
     n_neighbours: int = 0
     """how many other waiting songs sound so alike that this decision is likely to settle them"""
+    in_force: int | None = None
+    """id of the decision that counts at present (of a song that waits it is a skip), for `Decisions.decide`"""
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewProgress:
-    """`n_agreed` of the `n_decided` songs that were given a genre have the genre that the model said; `minutes` is what
-    the person spent on them. `reliability` are (mean confidence, share right, n) of the person's own songs by bins."""
+    """`n_left` songs wait, `n_skipped` of them for a second time. Of the `n_decided` songs `n_genre` were given a
+    genre, and `n_agreed` of those the one that the model said; `minutes` is what the person spent on deciding.
+    `reliability` are (mean confidence, share right, n) of the songs that were given a genre, by bins of equal mass."""
 
     n_left: int
     n_decided: int
     n_skipped: int
+    n_genre: int
     n_agreed: int
     minutes: float
     reliability: tuple[tuple[float, float, int], ...] = ()
@@ -181,8 +196,9 @@ class LibraryStats:
 
 @dataclass(frozen=True, slots=True)
 class ScanProgress:
-    """How far a scan is. `n_found` still grows while `walking`; `eta_s` is None until a rate is known. `state` is
-    "running", "done", "cancelled" or "failed"."""
+    """How far a scan is. `n_found` still grows while `walking`; `eta_s` is None until it ends and a rate is known.
+    `n_unchanged` are files whose answer was kept; `n_missing` those that are no longer there; `n_unreadable`
+    folders that could not be listed. `state` is "running", "done", "cancelled" or "failed"."""
 
     state: str
     n_found: int
@@ -193,6 +209,8 @@ class ScanProgress:
     files_per_s: float
     eta_s: float | None
     elapsed_s: float
+    n_missing: int = 0
+    n_unreadable: int = 0
 
     @property
     def n_finished(self) -> int:

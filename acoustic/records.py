@@ -351,6 +351,19 @@ def printable(text: str) -> str:
     return os.fsencode(text).decode("utf-8", errors="replace") if _has_surrogates(text) else text
 
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def neutral(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with an apostrophe before it; all else unchanged.
+
+    Source: OWASP, "CSV Injection". Leading spaces do not protect, so they are looked through.
+    """
+    if isinstance(value, str) and (value.startswith(FORMULA_STARTS) or value.lstrip(" ").startswith(FORMULA_STARTS)):
+        return "'" + value
+    return value
+
+
 def file_fields(path: str) -> dict[str, str]:
     """{"file": shown name}, and {"file_bytes": base64} where the name is not valid UTF-8."""
     if not _has_surrogates(path):

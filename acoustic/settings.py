@@ -14,9 +14,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import SettingsError
+
+if TYPE_CHECKING:
+    from .records import SegmentSpec
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_PREFIX = "ACOUSTIC_"
@@ -38,7 +41,7 @@ class Settings:
         False, "on|off", "torch.compile in the background; the uncompiled path answers until then."
     )
     batch_size: int = _setting(8, "segments", "Most segments in one network call.", minimum=1, maximum=1024)
-    decode_workers: int = _setting(2, "threads", "Files decoded at the same time.", minimum=1, maximum=64)
+    decode_workers: int = _setting(2, "workers", "Files decoded at the same time.", minimum=1, maximum=64)
     torch_threads: int = _setting(
         0, "threads", "Threads of the network; 0 takes the cores of this process.", minimum=0, maximum=512
     )
@@ -54,6 +57,12 @@ class Settings:
     max_channels: int = _setting(32, "channels", "Most channels accepted.", minimum=1)
     min_duration_s: float = _setting(1.0, "s", "Shortest audio accepted.", minimum=0.0)
     max_duration_s: float = _setting(36_000.0, "s", "Longest audio accepted.", minimum=1.0)
+    decode_timeout_s: float = _setting(
+        120.0, "s", "Longest time that a scan's worker may take for one file.", minimum=1.0
+    )
+    decode_memory_mb: float = _setting(
+        4_096.0, "MB (2^20 bytes)", "Most memory that a scan's worker may take for one file.", minimum=64.0
+    )
     max_file_mb: float = _setting(2_048.0, "MB (2^20 bytes)", "Largest file accepted.", minimum=0.001)
     whole_file_s: float = _setting(
         60.0, "s", "Up to this length a file is read whole; a longer one by slices.", minimum=1.0
@@ -63,7 +72,8 @@ class Settings:
     cache_mb: float = _setting(2_048.0, "MB (2^20 bytes)", "Most disk that the cache may take.", minimum=0.0)
     cache_entries: int = _setting(1_000, "entries", "Entries of the cache held in memory.", minimum=0)
     # folders and page
-    data_dir: str = _setting("", "folder", "The person's data (imported models); empty takes the platform's place.")
+    data_dir: str = _setting("", "folder", "The person's data (library, imported models); empty takes the platform's.")
+    library: str = _setting("", "file", "The library of songs and decisions; empty takes `library.db` of `data_dir`.")
     host: str = _setting("127.0.0.1", "address", "Address that the page listens on.")
     open_browser: bool = _setting(True, "on|off", "Open the page in a browser where there is a display.")
     port: int = _setting(
@@ -94,6 +104,15 @@ class Settings:
         """Threads of the network: more than there are cores would make it several times slower."""
         return self.torch_threads or available_cores()
 
+    def segments_of(self, card: SegmentSpec) -> SegmentSpec:
+        """The card's segments, but for what is set here."""
+        changes: dict[str, Any] = {}
+        if self.n_segments:
+            changes["n_segments"] = self.n_segments
+        if self.segment_mode:
+            changes["mode"] = self.segment_mode
+        return dataclasses.replace(card, **changes)
+
     def cache_folder(self) -> Path:
         return Path(self.cache_dir).expanduser() if self.cache_dir else PROJECT_ROOT / "cache"
 
@@ -104,6 +123,10 @@ class Settings:
         import platformdirs  # only the entry points ask for it
 
         return Path(platformdirs.user_data_dir("acousticsense", appauthor=False))
+
+    def library_file(self) -> Path:
+        """What cannot be computed again lies here: songs, analyses, decisions. Never in a cache."""
+        return Path(self.library).expanduser() if self.library else self.data_folder() / "library.db"
 
 
 def _parse(name: str, raw: Any, kind: type, meta: Mapping[str, Any]) -> Any:
@@ -155,6 +178,12 @@ def prepare_process(settings: Settings) -> None:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker process: each has one thread, because there are several of them."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def has_display() -> bool:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import AcousticError
+from .kept import Decision
 from .records import Analysis, Failure, printable
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ def progress(n: int) -> Iterator[Callable[[], None]]:
     with _bar() as bar:
         task = bar.add_task("analysing", total=n)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def follow() -> Iterator[Callable[[str, int, int | None], None]]:
+    """One progress bar on stderr; the yielded function takes (words, how many are done, of how many)."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=_errors(), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda words, done, total: bar.update(task, description=words, completed=done, total=total)
 
 
 @contextmanager
@@ -230,6 +240,46 @@ def print_versions(versions: Iterable[Version]) -> None:
             f"{version.after:.3f}" if version.after is not None else "",
             model,
         )
+    _output().print(table)
+
+
+def print_library(status: Mapping[str, Any]) -> None:
+    """What a library holds, a line each."""
+    console = _output()
+    said = {
+        "library": f"{status['path']} ({status['n_bytes'] / 2**20:.1f} MB)",
+        "songs": f"{status['n_songs']}, of which {status['n_analysed']} analysed",
+        "files": f"{status['n_files']}, of which {status['n_missing']} missing, {status['n_errors']} with an error",
+        "decided": f"{status['n_decided']}; {status['n_skipped']} skipped; {status['n_waiting']} wait for you",
+        "history": f"{status['n_history']} lines",
+        "last scan": status["last_scan"] or "none yet",
+        "form": f"{status['schema']}, SQLite {status['sqlite']}",
+    }
+    for name, text in said.items():
+        console.print(Text(f"{name:10} {safe(text)}"), soft_wrap=True)
+
+
+def print_history(decisions: Iterable[Decision], names: Mapping[int, str]) -> None:
+    """A table of what was decided, a row a line of the history; `names` of songs by their ids."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "when", "who", "said", "the model said", "song"):
+        table.add_column(name, overflow="fold")
+    for line in decisions:
+        words = {"skip": "(skipped)", "undo": f"takes back {line.undoes}"}.get(line.kind, line.genre or "")
+        model = f"{line.said_genre} {line.said_confidence:.0%}" if line.said_genre else ""
+        song = names.get(line.track_id, f"song {line.track_id}")
+        texts = (str(line.id), line.made_at[:19].replace("T", " "), line.who, words, model, song)
+        table.add_row(*(Text(safe(text)) for text in texts))
+    _output().print(table)
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table of texts, made safe here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(text)) for text in row))
     _output().print(table)
 
 

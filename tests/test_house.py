@@ -15,12 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "acoustic"
 
 GROUND = {"errors", "records", "kept", "settings"}
-FLOOR_1 = {"signal", "network", "verdict", "cache", "profiler", "lane"}
-ENGINE = GROUND | FLOOR_1
+FLOOR_1 = {"signal", "network", "verdict", "cache", "profiler", "lane", "workers"}
+ENGINE = GROUND | FLOOR_1 | {"decoding"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **{room: GROUND | {room} for room in FLOOR_1},
     "library": GROUND | {"verdict", "library"},
+    "decoding": GROUND | {"signal"},
     "engine": ENGINE,
     "workstation": ENGINE | {"engine", "library", "__init__"},
     "training": ENGINE | {"engine", "library", "training"},

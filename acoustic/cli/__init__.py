@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__, terminal
 from ..errors import AcousticError
-from . import models, personal, songs, training
+from . import library, models, personal, scan, songs, tag, training
 
 app = typer.Typer(
     name="acoustic",
@@ -23,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(songs.app)
+app.add_typer(scan.app)
+app.add_typer(library.app, name="library")
+app.add_typer(tag.app, name="tag")
 app.add_typer(training.app)
 app.add_typer(personal.app, name="personal")
 app.add_typer(models.app, name="models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,9 @@ class Device(StrEnum):
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
 ModelOption = Annotated[str | None, typer.Option(help="Model name or folder.", show_default="the embedded one")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LibraryOption = Annotated[
+    Path | None, typer.Option(help="The library's file.", metavar="FILE", show_default="the one in your data folder")
+]
 NoPersonalOption = Annotated[bool, typer.Option("--no-personal", help="Leave aside what you taught.")]
 
 

@@ -75,12 +75,12 @@ MIGRATIONS = (
             duration_s REAL NOT NULL CHECK (duration_s >= 0),
             analyzed_s REAL NOT NULL CHECK (analyzed_s >= 0),
             n_segments INTEGER NOT NULL CHECK (n_segments > 0),
+            warnings TEXT NOT NULL,           -- JSON: [{"code", "message"}]
+            embedding BLOB NOT NULL,          -- float16 (D): the mean of those below; first, as it is read most
             places BLOB NOT NULL,             -- float64 (2, K): start_s, end_s
             logits BLOB NOT NULL,             -- float32 (K, C)
             tag_logits BLOB NOT NULL,         -- float16 (K, T)
             embeddings BLOB NOT NULL,         -- float16 (K, D)
-            embedding BLOB NOT NULL,          -- float16 (D): their mean
-            warnings TEXT NOT NULL,           -- JSON: [{"code", "message"}]
             UNIQUE (track_id, model_id)
         ) STRICT;
         CREATE TABLE verdicts (               -- how the votes of an analysis are read at present
@@ -119,7 +119,9 @@ MIGRATIONS = (
             CHECK ((kind = 'genre') = (genre IS NOT NULL)),
             CHECK ((kind = 'undo') = (undoes_id IS NOT NULL))
         ) STRICT;
-        CREATE INDEX decisions_of_track ON decisions (track_id);
+        CREATE INDEX decisions_of_track ON decisions (track_id, made_at);
+        CREATE INDEX decisions_of_who ON decisions (who, made_at);
+        CREATE INDEX decisions_in_time ON decisions (made_at);
         CREATE INDEX decisions_of_batch ON decisions (batch) WHERE batch <> '';
         CREATE TRIGGER decisions_are_not_changed BEFORE UPDATE ON decisions
             BEGIN SELECT RAISE (ABORT, 'a decision is history'); END;
@@ -186,6 +188,14 @@ MIGRATIONS = (
         END;
         INSERT INTO search (rowid, shown, title, artist, album, genres)
             SELECT id, shown, title, artist, album, genres FROM files;
+        """,
+    ),
+    Migration(
+        "0005 lists",  # what a list of all tracks asks of each is answered by an index alone
+        """
+        DROP INDEX files_of_track;
+        CREATE INDEX files_of_track ON files (track_id, state, missing);
+        CREATE INDEX analyses_of_track ON analyses (track_id, id, model_id, duration_s);
         """,
     ),
 )

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..records import Calibration, MelSpec, SegmentSpec
-from .vit import PATCH, Architecture
+from .architecture import PATCH, Architecture
 
 CARD_FILE = "card.json"
 MAX_CARD_BYTES = 4 * 2**20

@@ -11,13 +11,23 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import ModelError
-from . import weights
+from ..settings import PROJECT_ROOT, Settings
 from .card import CARD_FILE, NAME, WEIGHT_FILE, ModelCard
-from .vit import MelViT
+
+if TYPE_CHECKING:  # who only reads cards does not wait for torch
+    import torch
+
+    from .vit import MelViT
+
+EMBEDDED_MODEL = "mel-vit-small"
+
+
+def model_folders(settings: Settings) -> tuple[Path, Path]:
+    """Where models are looked for: those that ship, then the person's own."""
+    return PROJECT_ROOT / "models", settings.data_folder() / "models"
 
 
 class Registry:
@@ -89,6 +99,8 @@ class Registry:
 
         Raises ModelError naming file and cause.
         """
+        from . import weights
+
         folder = self.find(name_or_folder)
         card = self.card(folder)
         tensors = weights.read_all(folder, card.weights)
@@ -100,11 +112,15 @@ def _weights_name(folder: Path, card: ModelCard) -> Path:
     return folder / next(iter(card.weights)) if len(card.weights) == 1 else folder
 
 
-def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtype = torch.float16) -> ModelCard:
-    """Write network and card as a model's folder; returns the card with its `weights` filled in.
+def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtype | None = None) -> ModelCard:
+    """Write network and card as a model's folder; returns the card with its `weights` filled in. None is float16.
 
     Written aside and renamed; a model that is there already is replaced, any other folder is refused with ModelError.
     """
+    import torch
+
+    from . import weights
+
     folder = Path(folder)
     if network.architecture != card.architecture:
         raise ModelError(f"{folder}: the card's architecture is not the network's")
@@ -113,7 +129,7 @@ def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtyp
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         aside.mkdir(parents=True)
-        card = dataclasses.replace(card, weights=weights.write(aside, network, dtype))
+        card = dataclasses.replace(card, weights=weights.write(aside, network, dtype or torch.float16))
         card.write(aside)
         if folder.exists():
             folder.rename(replaced)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import EmptyAudioError, NotAudioError, StorageError, TooLargeError
+from ..kept import FoundFile
 from ..records import printable
 from ..settings import Settings
 
@@ -109,6 +110,51 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
                 yield from _walk(folder / entry.name, seen)
         elif stat.S_ISREG(status.st_mode) and _is_song(entry.name):
             yield folder / entry.name
+
+
+def walk_audio(root: bytes, on_unreadable: Callable[[bytes], None] = lambda folder: None) -> Iterator[FoundFile]:
+    """Audio files below the folder `root`, as `find_audio` finds them but in no order, so that the memory it takes does
+    not grow with their number. Each folder once however it is linked: links are followed after all that is not linked.
+    """
+    folders, links = [root], list[bytes]()
+    seen: set[tuple[int, int]] = set()
+    while folders or links:
+        if not folders:
+            links.sort(reverse=True)
+        folder = folders.pop() if folders else links.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listing:
+                for entry in listing:
+                    if entry.is_dir():
+                        (links if entry.is_symlink() else folders).append(entry.path)
+                    elif _is_song(os.fsdecode(entry.name)) and (found := _found(entry)) is not None:
+                        yield found
+        except OSError:
+            on_unreadable(folder)
+
+
+def found_audio(path: bytes) -> FoundFile | None:
+    """The file of this name, if a walk would find it."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or not _is_song(os.path.basename(os.fsdecode(path))):
+        return None
+    return FoundFile(path, status.st_size, status.st_mtime_ns)
+
+
+def _found(entry: os.DirEntry[bytes]) -> FoundFile | None:
+    """None for what is no regular file, hangs in the air, or is gone since it was listed."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return None
+    return FoundFile(entry.path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_song(name: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -141,6 +142,16 @@ class AudioReader:
         if len(samples) == 0:
             raise self._lost() or CorruptAudioError(f"nothing could be decoded at {start_s:.1f} s{self._because()}")
         return Waveform(samples, self.sample_rate)
+
+    def raw_blocks(self) -> Iterator[np.ndarray]:
+        """All frames in one pass from the first to where decoding ends, unchecked: float32 (m, n_channels) at the
+        file's own rate. CorruptAudioError where the decoder gives up, after what it gave."""
+        if self._decoder is None:
+            raise StorageError("the track was closed before this read")
+        try:
+            yield from self._decoder.blocks(0, sys.maxsize)
+        except DecodingError as error:
+            raise CorruptAudioError(str(error)) from error
 
     def warnings(self) -> tuple[AudioWarning, ...]:
         """What a person should know of the file as far as it was read: TRUNCATED, SILENT, CLIPPED."""

@@ -26,6 +26,16 @@ def text(value: object) -> str:
     return html.escape(printable(str(value)), quote=True)
 
 
+def isolated(value: object) -> str:
+    """`value` as HTML that keeps its writing direction to itself, with what hides or reorders text made visible."""
+    return f"<bdi>{text(wording.visible(printable(str(value))))}</bdi>"
+
+
+def plain(value: object) -> str:
+    """The same for quoted attributes, where no element can stand."""
+    return text(wording.visible(printable(str(value))))
+
+
 # --- head of the page ---
 
 

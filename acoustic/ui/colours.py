@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Sequence
 
 INK = "#0b1720"
 
@@ -24,6 +26,13 @@ def genre_colour(index: int, n_genres: int) -> str:
     """Hex "#rrggbb" of a genre by its place in the model's list: even lightness, neighbours far apart in hue."""
     step = next(k for k in range(max(1, round(n_genres * 0.38)), n_genres + 1) if math.gcd(k, n_genres) == 1)
     return oklch(LIGHTNESS, CHROMA, 360.0 * (index * step % n_genres) / n_genres + 20.0)
+
+
+def named_colour(genre: str, labels: Sequence[str]) -> str:
+    """Colour of a genre by name: one of the model's `labels` as everywhere, a person's own a paler one of its own."""
+    if genre in labels:
+        return genre_colour(labels.index(genre), len(labels))
+    return oklch(LIGHTNESS, CHROMA / 2, zlib.crc32(genre.encode()) % 360)
 
 
 def oklch(lightness: float, chroma: float, hue_degrees: float) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..records import Analysis, Failure, printable
+from ..records import Analysis, Failure, neutral, printable
 
 COLUMNS = (
     "file",
@@ -37,18 +37,6 @@ COLUMNS = (
     "error_message",
     "hint",
 )
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def neutral(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula, with an apostrophe before it; all else unchanged.
-
-    Source: OWASP, "CSV Injection". Leading spaces do not protect, so they are looked through.
-    """
-    if isinstance(value, str) and (value.startswith(FORMULA_STARTS) or value.lstrip(" ").startswith(FORMULA_STARTS)):
-        return "'" + value
-    return value
 
 
 def renamed(result: Analysis | Failure, name: str) -> Analysis | Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from gradio.utils import get_upload_folder
 
 from ..errors import AcousticError, BackendError
 from ..settings import Settings, has_display
-from . import analyze, cards, theme, uploads
+from . import analyze, cards, library, review, theme, uploads
 from .desk import Desk
 
 if TYPE_CHECKING:
@@ -41,11 +42,27 @@ def build(workstation: Workstation) -> gr.Blocks:
             return page
         gr.HTML(cards.header(status, theme.icon_svg()), elem_id="header", apply_default_css=False)
         desk = gr.State(Desk())  # copied for each session
-        analyze.build(workstation, desk, upload_folder)
+        with gr.Tabs(elem_id="tabs", elem_classes="as-tabs"):
+            with gr.Tab("Analyze", id="analyze"):
+                analyze.build(workstation, desk, upload_folder)
+            with gr.Tab("Library", id="library") as shelves:
+                _if_kept(workstation, lambda: library.build(workstation, upload_folder, shelves.select))
+            with gr.Tab("Review", id="review"):
+                _if_kept(workstation, lambda: review.build(workstation, upload_folder))
         # Gradio's own schedule knows only what this process finished receiving
         page.load(lambda: _swept(upload_folder), api_visibility="private", show_progress="hidden")
     page.queue(api_open=False, default_concurrency_limit=4)
     return page
+
+
+def _if_kept(workstation: Workstation, build_tab: Callable[[], object]) -> None:
+    """The tab, or why the library cannot be opened: songs can be analysed without it."""
+    try:
+        _ = workstation.library
+    except AcousticError as error:
+        gr.HTML(cards.problem(error.to_dict()), apply_default_css=False)
+    else:
+        build_tab()
 
 
 def _swept(folder: Path) -> None:
@@ -70,7 +87,7 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "max_file_size": int(settings.max_file_mb * 2**20),
         "state_session_capacity": 200,
         "theme": theme.theme(),
-        "css_paths": [theme.css_path()],
+        "css_paths": theme.css_paths(),
         "head": theme.head(),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }

@@ -70,8 +70,14 @@ def icon_svg() -> str:
     return (ASSETS / "icon.svg").read_text(encoding="utf-8")
 
 
-def css_path() -> Path:
-    return ASSETS / "page.css"
+def css_paths() -> list[Path]:
+    """The style sheets, the page's own first."""
+    return [ASSETS / "page.css", ASSETS / "library.css", ASSETS / "review.css"]
+
+
+def script(name: str) -> str:
+    """The code of an HTML component, from the assets."""
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _plotly_chunk() -> str:

@@ -7,16 +7,23 @@ for ever; both lie in its upload folder. Names that a browser sends are text fro
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from ..records import printable
 
 KEEP_S = 12 * 3600.0  # an upload can be listened to for half a day
+AUDIO_ENDINGS = (".aac", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka",
+                 ".mp2", ".mp3", ".mp4", ".mpc", ".oga", ".ogg", ".opus", ".snd", ".wav", ".wave", ".weba", ".webm",
+                 ".wma", ".wv")  # fmt: skip
 
 
 def received(payload: Sequence[Mapping[str, Any]] | None) -> list[tuple[str, str]]:
@@ -39,6 +46,32 @@ def borrowed(file: Path, folder: Path) -> Path:
     aside = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}")
     shutil.copyfile(file, aside)
     aside.replace(copy)
+    return copy
+
+
+def lent(file: bytes, folder: Path) -> Path:
+    """A copy of a person's own audio file where the browser may fetch it; one that is there already is used again.
+
+    Its name is made of the place, length and time of the file, so that a changed file has another address. Only the
+    endings of audio are kept: a file that ends in ".html" is never served as a page. Raises OSError.
+    """
+    stat = os.stat(file)
+    if not S_ISREG(stat.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    name = hashlib.sha256(b"%s\0%d\0%d" % (file, stat.st_size, stat.st_mtime_ns)).hexdigest()[:32]
+    ending = os.path.splitext(os.fsdecode(file))[1].lower()
+    copy = folder / "lent" / f"{name}{ending if ending in AUDIO_ENDINGS else ''}"
+    if copy.is_file():
+        os.utime(copy)  # listened to again: kept for another while
+        return copy
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    aside = copy.with_name(f"{name}.{uuid.uuid4().hex}")
+    try:
+        shutil.copyfile(file, aside)
+        aside.replace(copy)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     return copy
 
 

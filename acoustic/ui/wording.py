@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from ..records import Analysis, Descriptors, Verdict
@@ -85,6 +86,16 @@ def sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?…" else ".")
 
 
+def visible(words: str) -> str:
+    """`words` from outside with what could reorder or hide text (control characters, overrides of the writing
+    direction, lone halves of characters) shown as U+FFFD."""
+    return "".join("\ufffd" if c in _REORDERING or unicodedata.category(c) in _HIDDEN else c for c in words)
+
+
+_HIDDEN = ("Cc", "Cs", "Zl", "Zp")
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def clock(seconds: float) -> str:
     """65.2 -> "1:05", 3700 -> "1:01:40"."""
     whole = int(seconds)
@@ -96,6 +107,19 @@ def milliseconds(ms: float) -> str:
     if 0 < ms < 0.05:
         return "<0.1 ms"
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
+
+
+def duration(seconds: float) -> str:
+    """A rough length of time: 40 -> "40 s", 1500 -> "25 min", 9000 -> "2 h 30 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def counted(n: int, noun: str) -> str:
+    """1, "song" -> "1 song"; 12345, "song" -> "12,345 songs"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def listed(words: Sequence[str], conjunction: str = "or") -> str:

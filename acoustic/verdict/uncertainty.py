@@ -16,17 +16,27 @@ WARNINGS_TO_REVIEW = ("SILENT", "TRUNCATED")
 
 def entropy_ratio(probabilities: np.ndarray) -> float:
     """Shannon entropy / log(C) of (C,): 0 sure, 1 no idea; 0 where there is one class only."""
+    return float(entropy_ratios(np.asarray(probabilities)[None])[0])
+
+
+def entropy_ratios(probabilities: np.ndarray) -> np.ndarray:
+    """The same of each row of (N, C): (N,)."""
     p = np.asarray(probabilities, dtype=np.float64)
-    if len(p) < 2:
-        return 0.0
-    entropy = -float(np.sum(p * np.log(np.where(p > 0, p, 1.0))))
-    return min(max(entropy / math.log(len(p)), 0.0), 1.0)
+    if p.shape[1] < 2:
+        return np.zeros(len(p))
+    entropy = -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1)
+    return np.clip(entropy / math.log(p.shape[1]), 0.0, 1.0)
 
 
 def margin(probabilities: np.ndarray) -> float:
     """Best minus second-best probability of (C,), 0..1; the best itself where there is one class only."""
-    p = np.sort(np.asarray(probabilities, dtype=np.float64))
-    return float(p[-1] - p[-2]) if len(p) > 1 else float(p[-1])
+    return float(margins(np.asarray(probabilities)[None])[0])
+
+
+def margins(probabilities: np.ndarray) -> np.ndarray:
+    """The same of each row of (N, C): (N,)."""
+    p = np.sort(np.asarray(probabilities, dtype=np.float64), axis=1)
+    return p[:, -1] - p[:, -2] if p.shape[1] > 1 else p[:, -1]
 
 
 def music_score(tag_logits: np.ndarray, tag_labels: Sequence[str], calibration: Calibration) -> float | None:
@@ -35,12 +45,20 @@ def music_score(tag_logits: np.ndarray, tag_labels: Sequence[str], calibration: 
     `tag_logits` is (K, T). None where the model lacks one of the weighted tags (imported models have none): a score
     made of the remaining ones would not be the one that was fitted.
     """
+    scores = music_scores(np.asarray(tag_logits)[None], tag_labels, calibration)
+    return None if scores is None else float(scores[0])
+
+
+def music_scores(tag_logits: np.ndarray, tag_labels: Sequence[str], calibration: Calibration) -> np.ndarray | None:
+    """The same of N tracks, (N, K, T): (N,)."""
     columns = {tag: i for i, tag in enumerate(tag_labels)}
     if not calibration.music_weights or any(tag not in columns for tag, _ in calibration.music_weights):
         return None
-    means = mean_over_segments(np.asarray(tag_logits, dtype=np.float64))
-    x = calibration.music_bias + sum(weight * float(means[columns[tag]]) for tag, weight in calibration.music_weights)
-    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))  # neither can overflow
+    asked = [columns[tag] for tag, _ in calibration.music_weights]
+    means = mean_over_segments(np.asarray(tag_logits, dtype=np.float64)[..., asked])
+    x = calibration.music_bias + sum(weight * means[:, i] for i, (_, weight) in enumerate(calibration.music_weights))
+    small = np.exp(-np.abs(x))  # cannot overflow
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def review_reasons(

@@ -10,28 +10,27 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from .. import __version__
-from ..engine import EMBEDDED_MODEL, OptimizedAudioClassifier, PathLike, model_folders
 from ..errors import AudioError, ManifestError, ModelError, StorageError
 from ..library import background
 from ..library.comparison import Comparison, compare
 from ..library.genres import settle
 from ..library.personal import Base, PersonalModel
-from ..library.teaching import Lesson, Song, teach
+from ..library.store import Library
 from ..library.versions import Version, Versions
 from ..network.card import ModelCard
-from ..network.importing import import_checkpoint
-from ..network.registry import Registry
+from ..network.registry import EMBEDDED_MODEL, Registry, model_folders
 from ..records import Analysis, Descriptors, Failure, MelSpec, Overview
 from ..settings import PROJECT_ROOT, Settings
-from ..signal import audio
-from ..signal.mel import band_centres_hz, log_mel
 from ..verdict.decision import calibrated
+
+if TYPE_CHECKING:  # what loads torch, decoders or scipy is imported where it is used: a rescan needs none of them
+    from ..engine import OptimizedAudioClassifier, PathLike
+    from ..library.teaching import Lesson, Song
 
 OVERVIEW_COLUMNS = 1_000
 OVERVIEW_BLOCK_S = 60.0
@@ -71,6 +70,7 @@ class Workstation:
         self._personal = personal
         self._cache = cache
         self._classifier: OptimizedAudioClassifier | None = None
+        self._library: Library | None = None
         self._making = threading.Lock()
 
     @property
@@ -78,6 +78,8 @@ class Workstation:
         """The classifier; ModelError or BackendError if it cannot be set up."""
         with self._making:
             if self._classifier is None:
+                from ..engine import OptimizedAudioClassifier
+
                 self._classifier = OptimizedAudioClassifier(
                     settings=self.settings,
                     cache=self._cache,
@@ -88,9 +90,19 @@ class Workstation:
                     self._put_to_use(self._classifier)
         return self._classifier
 
+    @property
+    def library(self) -> Library:
+        """What is kept of the person's songs; LibraryError if its file cannot be opened."""
+        with self._making:
+            if self._library is None:
+                self._library = Library(self.settings.library_file())
+        return self._library
+
     def close(self) -> None:
         if self._classifier is not None:
             self._classifier.close()
+        if self._library is not None:
+            self._library.close()
 
     def __enter__(self) -> Workstation:
         return self
@@ -119,7 +131,10 @@ class Workstation:
 
         The whole file is decoded for it, so it is for showing, not for the verdict.
         """
-        spec = self.classifier.card.mel
+        from ..signal import audio
+        from ..signal.mel import band_centres_hz
+
+        spec = self.card().mel
         with audio.open_audio(path, spec.sample_rate, self.settings) as reader:
             duration_s = reader.duration_s
             n_frames = max(1, int(duration_s * spec.sample_rate) // spec.hop_length)
@@ -162,10 +177,22 @@ class Workstation:
         Nothing is kept: see `keep_personal`. Files that cannot be analysed are left out. Raises ManifestError if
         nothing can be learned from the rest, ModelError for a version's name that is taken or cannot be one.
         """
-        name = name or self._versions.free_name()
+        if name:
+            self._versions.check_name(name)  # and the genres' names: before minutes are spent on the songs
+        settle([example.genre for example in examples], self.base().labels)
+        songs, failures = self._songs(examples, on_song)
+        if not songs and failures:
+            raise ManifestError(f"none of the {len(failures)} songs could be analysed", failures[0].error["message"])
+        taught = self.teach_heard(songs, name)
+        return dataclasses.replace(taught, failures=tuple(failures))
+
+    def teach_heard(self, songs: Sequence[Song], name: str = "") -> Taught:
+        """As `teach`, of songs that the network has heard before."""
+        from ..library.teaching import teach
+
+        name = name or self.free_version()
         self._versions.check_name(name)
-        base = self._base()
-        settle([example.genre for example in examples], base.labels)  # before minutes are spent on the songs
+        base = self.base()
         warnings: list[ModelError] = []
         rest = None
         try:
@@ -175,10 +202,11 @@ class Workstation:
         if rest is None:
             lost = "genres that are not taught may be forgotten, because the model brings no background of other music"
             warnings.append(ModelError(lost, "Teach some songs of every genre that matters to you."))
-        songs, failures = self._songs(examples, on_song)
-        if not songs and failures:
-            raise ManifestError(f"none of the {len(failures)} songs could be analysed", failures[0].error["message"])
-        return Taught(teach(songs, base, rest, name=name), tuple(failures), tuple(warnings))
+        return Taught(teach(songs, base, rest, name=name), (), tuple(warnings))
+
+    def free_version(self) -> str:
+        """A name that no version has yet."""
+        return self._versions.free_name()
 
     def keep_personal(self, personal: PersonalModel) -> None:
         """Keep what was taught as a version; what is in use stays in use."""
@@ -188,7 +216,7 @@ class Workstation:
         """From now on the version of this name, or (None) the model alone. Raises ModelError for one that cannot be
         used, and then changes nothing."""
         if name is not None:
-            self._versions.load(name, self._base())
+            self._versions.load(name, self.base())
         self._versions.use(name)
         if self._classifier is not None:
             self._put_to_use(self._classifier)
@@ -202,7 +230,12 @@ class Workstation:
 
     def personal_versions(self) -> list[Version]:
         """All versions; each says whether it is in use, and why it cannot be used where it cannot."""
-        return self._versions.listed(self._base())
+        return self._versions.listed(self.base())
+
+    def personal(self) -> PersonalModel | None:
+        """The version in use, None for the model alone. Raises ModelError if it cannot be used."""
+        name = self._versions.active() if self._personal else None
+        return self._versions.load(name, self.base()) if name else None
 
     def active_personal(self) -> str | None:
         """The name of the version in use. Raises ModelError if that cannot be read."""
@@ -227,7 +260,7 @@ class Workstation:
         name = name or self._versions.active()
         if name is None:
             raise ModelError("no version is in use", "Name one, or teach one with `acoustic personal fit`.")
-        personal = self._versions.load(name, self._base())
+        personal = self._versions.load(name, self.base())
         genres = settle([example.genre for example in examples], personal.labels)
         unknown = sorted(set(genres) - set(personal.labels))
         if unknown:
@@ -247,6 +280,8 @@ class Workstation:
         self, examples: Sequence[Example], on_song: Callable[[int, int], None]
     ) -> tuple[list[Song], list[Failure]]:
         """What the network heard in each, in order, and what failed."""
+        from ..library.teaching import Song
+
         heard: dict[int, Song] = {}
         failed: dict[int, Failure] = {}
         for index, answer in self.classifier.analyze_many([example.path for example in examples]):
@@ -263,8 +298,7 @@ class Workstation:
         """The version in use, or the model alone where there is none or it cannot be used."""
         personal = problem = None
         try:
-            name = self._versions.active()
-            personal = self._versions.load(name, self._base()) if name else None
+            personal = self.personal()
         except ModelError as error:
             problem = error
         classifier.personal, self.personal_problem = personal, problem
@@ -272,13 +306,17 @@ class Workstation:
     def _model_folder(self) -> Path:
         return self.models().find(self.settings.model or EMBEDDED_MODEL)
 
-    def _base(self) -> Base:
+    def base(self) -> Base:
         """What the person's genres stand on: read from the card, so that no network need be loaded."""
-        card = self.models().card(self._model_folder())
+        card = self.card()
         shape = card.architecture
         return Base(card.name, card.weights_digest, card.labels, card.calibration, shape.n_embedding or shape.width)
 
     # --- models ---
+
+    def card(self) -> ModelCard:
+        """The card of the model that answers. Raises ModelError."""
+        return self.models().card(self._model_folder())
 
     def models(self) -> Registry:
         """The models at hand: those that ship and the person's own."""
@@ -290,6 +328,8 @@ class Workstation:
         """Take an outside checkpoint into the person's data folder. Raises ModelError, also for a name that is
         taken.
         """
+        from ..network.importing import import_checkpoint
+
         if name in self.models().names():
             raise ModelError(f"a model called {name!r} is there already", "Choose another name.")
         return import_checkpoint(source, name, tuple(labels), mel, model_folders(self.settings)[1], layout)
@@ -313,6 +353,10 @@ def _columns(samples: np.ndarray, spec: MelSpec, per_column: int) -> np.ndarray:
     """dB mel (n_mels, columns) of a stretch, each column the loudest of `per_column` frames: peaks survive the
     shrinking.
     """
+    import torch
+
+    from ..signal.mel import log_mel
+
     if len(samples) < spec.n_fft:
         samples = np.pad(samples, (0, spec.n_fft - len(samples)))
     unlimited = dataclasses.replace(spec, top_db=200.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workstation_double import analysis
 
 from acoustic.errors import NotAudioError
-from acoustic.records import Descriptors, Failure
+from acoustic.records import FORMULA_STARTS, Descriptors, Failure, neutral
 from acoustic.ui import exports
 
 
@@ -30,13 +30,13 @@ def test_a_name_that_a_spreadsheet_would_run_is_neutralised(start):
 
 @given(st.text())
 def test_no_text_cell_ever_begins_as_a_formula(name):
-    cell = exports.neutral(name)
-    assert not cell.lstrip(" ").startswith(exports.FORMULA_STARTS)
+    cell = neutral(name)
+    assert not cell.lstrip(" ").startswith(FORMULA_STARTS)
     assert cell in (name, "'" + name)
 
 
 def test_numbers_are_left_alone():
-    assert exports.neutral(-0.5) == -0.5
+    assert neutral(-0.5) == -0.5
 
 
 @pytest.mark.parametrize("name", ['a,"b"\nc;.mp3', "ünï – 音楽 🎺.flac", "plain.wav"])

@@ -8,13 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 
-from acoustic.errors import NotAudioError
+from acoustic.errors import LibraryError, NotAudioError
+from acoustic.library.store import Library
 from acoustic.records import Analysis, AppliedRule, AudioWarning, Descriptors, Failure, Overview, Verdict
 
 LABELS = ("Blues", "Classical", "Jazz", "Folk", "Pop", "Electronic", "Disco", "Rock", "Hip-Hop", "Rap", "Metal", "R&B",
@@ -131,6 +133,11 @@ class WorkstationDouble:
 
     def status(self) -> dict[str, Any]:
         return {"model": "test-double", "device": "cpu", "precision": "float32", "backend": "none", "version": "0"}
+
+    @cached_property
+    def library(self) -> Library:
+        """None: the tabs beside the first one say so."""
+        raise LibraryError("this double keeps nothing")
 
     def demo_clip(self) -> Path:
         return clip(self.folder / "demo.ogg", 20.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from acoustic.errors import BackendError, InternalError
 from acoustic.records import AudioWarning, Calibration, Descriptors, Votes
-from acoustic.verdict.decision import decide
+from acoustic.verdict.decision import decide, decide_many
 
 LABELS = ("Blues", "Classical", "Jazz", "Rap")
 TAGS = ("Music", "Speech")
@@ -176,3 +176,23 @@ def test_votes_that_do_not_fit_the_labels_are_refused():
         decide(make_votes([[0, 0, 0, 0]]), LABELS, TAGS[:1], Calibration())
     with pytest.raises(InternalError, match="one or more segments"):
         decide(make_votes(np.zeros((0, 4))), LABELS, TAGS, Calibration())
+
+
+@given(st.lists(random_votes(), max_size=7), calibrations)
+def test_many_at_once_are_decided_as_one_by_one(votes, calibration):
+    warnings = [[AudioWarning("SILENT", "")] if i % 2 else [] for i in range(len(votes))]
+    together = decide_many(votes, LABELS, TAGS, calibration, warnings=warnings)
+    for one, heard, warned in zip(together, votes, warnings, strict=True):
+        alone = decide(heard, LABELS, TAGS, calibration, warnings=warned)
+        for field in dataclasses.fields(alone):
+            mine, theirs = getattr(one, field.name), getattr(alone, field.name)
+            if isinstance(theirs, (float, np.ndarray)):
+                np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+            else:
+                assert mine == theirs, field.name
+
+
+def test_many_are_refused_if_one_does_not_fit():
+    fits, does_not = make_votes([[1, 0, 0, 0]]), make_votes([[1, 0, 0]])
+    with pytest.raises(InternalError):
+        decide_many([fits, does_not], LABELS, TAGS, Calibration(), warnings=[(), ()])

@@ -1,0 +1,106 @@
+"""A file -> what the network is asked about, without the network: the part that can run in a process of its own.
+
+`hear` is decode -> segments -> mels in one call. `look_remotely` and `hear_remotely` are the same for a worker process
+(see `workers`): all they need comes as plain JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import AcousticError, AudioError
+from .kept import SongTags
+from .records import CacheEntry, Descriptors, MelSpec, Segments, SegmentSpec
+from .settings import Settings
+from .signal import audio, descriptors, enhance, segments
+from .signal.mel import log_mel
+
+DESCRIBED_S = 30.0
+"""length of the middle part of a track from which its descriptors are measured"""
+PathLike = str | os.PathLike[str]
+
+
+def read(path: PathLike, mel: MelSpec, spec: SegmentSpec, settings: Settings) -> tuple[Segments, dict[str, Any]]:
+    """The segments of a track, and what is known of it: duration_s, warnings, info. Raises AudioError."""
+    with audio.open_audio(path, mel.sample_rate, settings) as reader:
+        chosen = segments.take(reader.read, reader.duration_s, spec, mel)
+        return chosen, {
+            "duration_s": reader.duration_s,
+            "warnings": [dataclasses.asdict(w) for w in reader.warnings()],
+            "info": dataclasses.asdict(reader.info),
+        }
+
+
+def mels_of(chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: Settings) -> CacheEntry:
+    """The dB mels of the segments (K, n_mels, 224), enhanced as the settings say, with their `start_s` and `end_s`."""
+    samples = chosen.samples
+    if settings.denoise:
+        samples = enhance.denoise(samples, chosen.sample_rate)
+    if settings.compress:
+        samples = enhance.compress(samples, chosen.sample_rate)
+    places = {"start_s": np.asarray(chosen.start_s), "end_s": np.asarray(chosen.end_s)}
+    return CacheEntry({"mels": log_mel(samples, mel).numpy(), **places}, about)
+
+
+def describe(path: PathLike, sample_rate: int, settings: Settings) -> Descriptors:
+    """Tempo, beat and low frequencies of the middle of the track, without vocal presence. Raises AudioError."""
+    with audio.open_audio(path, sample_rate, settings) as reader:
+        length = min(DESCRIBED_S, reader.duration_s)
+        return descriptors.measure(reader.read((reader.duration_s - length) / 2, length))
+
+
+def hear(path: PathLike, mel: MelSpec, spec: SegmentSpec, settings: Settings) -> CacheEntry:
+    """All that the network and the verdict need of a file; raises AudioError.
+
+    Where the rules are on, `meta["descriptors"]` are their measurements, or {"problem": why there are none}.
+    """
+    entry = mels_of(*read(path, mel, spec, settings), mel, settings)
+    if not settings.rules:
+        return entry
+    try:
+        described: dict[str, Any] = describe(path, mel.sample_rate, settings).to_dict()
+    except AudioError as error:  # the verdict stands without them
+        described = {"problem": error.message}
+    return CacheEntry(entry.arrays, {**entry.meta, "descriptors": described})
+
+
+# --- in a worker process ---
+#
+# `context` holds what is the same for all files: "mel", "segments" and "settings" with the fields of MelSpec,
+# SegmentSpec and Settings, and "read_tags", which names a function path -> SongTags as "module:function" ("" for none).
+
+
+def prepare(context: Mapping[str, Any]) -> None:
+    """What is slow the first time, before files (and limits) come: one thread, the filter bank."""
+    torch.set_num_threads(1)
+    mel = MelSpec(**context["mel"])
+    log_mel(np.zeros((1, mel.n_samples), np.float32), mel)
+    if context["settings"]["rules"]:
+        descriptors.warm_up()
+
+
+def hear_remotely(path: str, context: Mapping[str, Any]) -> CacheEntry:
+    """See `hear`."""
+    spec = SegmentSpec(**context["segments"])
+    return hear(path, MelSpec(**context["mel"]), spec, Settings(**context["settings"]))
+
+
+def look_remotely(path: str, context: Mapping[str, Any]) -> CacheEntry:
+    """`meta` is {"digest": of the content, "tags": SongTags as a dict}. Tags that cannot be read are empty: a song with
+    damaged tags is a song. Raises AudioError."""
+    digest = audio.digest(path, Settings(**context["settings"]))
+    tags = SongTags()
+    if context["read_tags"]:
+        module, _, name = context["read_tags"].partition(":")
+        read_tags: Callable[[str], SongTags] = getattr(importlib.import_module(module), name)
+        with contextlib.suppress(AcousticError):
+            tags = read_tags(path)
+    return CacheEntry({}, {"digest": digest, "tags": dataclasses.asdict(tags)})

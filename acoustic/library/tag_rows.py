@@ -1,0 +1,188 @@
+"""The rows of the journal of tags, and what the library knows of a file, in step with what was written into it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .database import Connection, Database, now
+from .rewriting import Original
+from .tag_plan import Change, Policy
+
+UNDOING = "UNDOING"
+"""error_code of a row in the state 'written' whose undo has begun"""
+
+_COLUMNS = (
+    "id, batch_id, path, state, genres_before, genres_after, digest_before, digest_after, mtime_ns_before, "  # all but
+    "error_message"  # kept, which may be large
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call of `apply`, as the list of them shows it; of its files some are written, undone, or failed."""
+
+    id: int
+    made_at: str
+    policy: Mapping[str, Any]
+    n_written: int
+    n_undone: int
+    n_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was planned for one file, and what became of it."""
+
+    id: int
+    batch_id: int
+    path: bytes
+    state: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    digest_before: str
+    digest_after: str | None
+    mtime_ns_before: int
+    error_message: str
+
+
+class TagRows:
+    """The tables tag_batches and tag_writes of `database`. Any method may raise LibraryError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def batches(self) -> list[Batch]:
+        """All batches, the newest first."""
+
+        def work(connection: Connection) -> list[Batch]:
+            rows = connection.execute(
+                """
+                SELECT b.id, b.made_at, b.policy, count(w.id) FILTER (WHERE w.state = 'written') AS n_written,
+                    count(w.id) FILTER (WHERE w.state = 'undone') AS n_undone,
+                    count(w.id) FILTER (WHERE w.state IN ('failed', 'planned')) AS n_failed
+                FROM tag_batches b LEFT JOIN tag_writes w ON w.batch_id = b.id GROUP BY b.id ORDER BY b.id DESC
+                """
+            )
+            return [Batch(r[0], r[1], json.loads(r[2]), r[3], r[4], r[5]) for r in rows]
+
+        return self._database.read(work)
+
+    def where(self, condition: str, *values: Any) -> list[Row]:
+        query = f"SELECT {_COLUMNS} FROM tag_writes WHERE {condition}"
+        return [_row(row) for row in self._database.read(lambda c: c.execute(query, values).fetchall())]
+
+    def kept(self, row: int) -> bytes | None:
+        """The patch that brings the old bytes back; None where none was kept."""
+        query = "SELECT kept FROM tag_writes WHERE id = ?"
+        found: bytes | None = self._database.read(lambda c: c.execute(query, (row,)).fetchone()[0])
+        return found
+
+    def ours(self, paths: Sequence[bytes]) -> dict[bytes, tuple[str, ...]]:
+        """What we wrote last into each of `paths` and did not take back."""
+        marks = ",".join("?" * len(paths))
+        rows = self.where(f"state = 'written' AND path IN ({marks}) ORDER BY id", *paths)
+        return {row.path: row.after for row in rows}
+
+    def new_batch(self, policy: Policy) -> int:
+        values = now(), policy.to_json()
+        return self._insert("INSERT INTO tag_batches (made_at, policy) VALUES (?, ?)", values)
+
+    def insert(self, batch_id: int, change: Change, original: Original) -> int:
+        """A row in the state 'planned'; its id."""
+        values = (
+            batch_id,
+            change.path,
+            _list(change.before),
+            _list(change.after),
+            original.digest,
+            original.status.st_mtime_ns,
+        )
+        return self._insert(
+            "INSERT INTO tag_writes (batch_id, path, state, genres_before, genres_after, digest_before, "
+            "mtime_ns_before) VALUES (?, ?, 'planned', ?, ?, ?, ?)",
+            values,
+        )
+
+    def set(self, row: int, **columns: Any) -> None:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        values = (*columns.values(), row)
+        self._database.write(lambda c: c.execute(f"UPDATE tag_writes SET {names} WHERE id = ?", values))
+
+    def settle(self, row: int, found: Original, digest: str, state: str, genres: Sequence[str]) -> None:
+        """The row's last word, and what the library knows of the file that was `found` and has now `digest` and
+        `genres`, in one transaction. Once nothing of ours stands in the file, what was kept of it is let go."""
+        try:
+            status = os.stat(found.real)
+        except OSError:  # gone in this moment
+            status = found.status
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                "UPDATE tag_writes SET state = ?, error_code = NULL, error_message = NULL, "
+                "kept = CASE ? WHEN 'written' THEN kept END WHERE id = ?",
+                (state, state, row),
+            )
+            _follow(connection, found, digest, status, genres)
+
+        self._database.write(work)
+
+    def _insert(self, statement: str, values: Sequence[Any]) -> int:
+        return self._database.write(lambda c: int(c.execute(statement, values).lastrowid or 0))
+
+
+def _follow(
+    connection: Connection, found: Original, digest: str, status: os.stat_result, genres: Sequence[str]
+) -> None:
+    """Let the library know the file as it is now, where it knew it as it was `found`: so a scan passes it over. The
+    track's content becomes `digest` once all its files have that, so that a scan knows the track again."""
+    paths = tuple({found.path, found.real})
+    marks = ",".join("?" * len(paths))
+    connection.execute(
+        f"UPDATE files SET n_bytes = ?, mtime_ns = ?, genres = ? "
+        f"WHERE path IN ({marks}) AND state = 'ok' AND n_bytes = ? AND mtime_ns = ?",
+        (
+            status.st_size,
+            status.st_mtime_ns,
+            _list(genres),
+            *paths,
+            found.status.st_size,
+            found.status.st_mtime_ns,
+        ),
+    )
+    connection.execute(
+        f"""
+        UPDATE OR IGNORE tracks SET digest = ?, n_bytes = ?
+        WHERE digest = ? AND id IN (SELECT track_id FROM files WHERE path IN ({marks})) AND NOT EXISTS (
+            SELECT 1 FROM files f WHERE f.track_id = tracks.id AND f.missing = 0 AND f.path NOT IN ({marks})
+                AND ? IS NOT (
+                    SELECT CASE state WHEN 'written' THEN digest_after ELSE digest_before END FROM tag_writes
+                    WHERE path = f.path AND state IN ('written', 'undone') ORDER BY id DESC LIMIT 1
+                )
+        )
+        """,
+        (digest, status.st_size, found.digest, *paths, *paths, digest),
+    )
+
+
+def _row(row: Any) -> Row:
+    before, after = (tuple(json.loads(row[f"genres_{which}"])) for which in ("before", "after"))
+    return Row(
+        row["id"],
+        row["batch_id"],
+        row["path"],
+        row["state"],
+        before,
+        after,
+        row["digest_before"],
+        row["digest_after"],
+        row["mtime_ns_before"],
+        row["error_message"] or "it was not written",
+    )
+
+
+def _list(values: Sequence[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)

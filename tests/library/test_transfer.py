@@ -1,0 +1,302 @@
+"""What a person decided survives: as a copy of the file, and as lines that find their songs by content."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import random
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acoustic.errors import LibraryError
+from acoustic.kept import NOT_MUSIC
+from acoustic.library.checking import check, status
+from acoustic.library.decision_lines import MAX_LINE_BYTES, NewerFormatError, parse, read_lines
+from acoustic.library.store import Library
+from acoustic.library.transfer import Imported, backup, export, export_to, import_
+from tests.library.made_library import add_file, add_track, add_tracks, digest_of
+
+BAD_NAME = b"/music/\xff\xfe caf\xe9.mp3"
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    """Three songs, decided, decided again, taken back, and one whose file has no name in UTF-8."""
+    with Library(tmp_path / "library.db") as opened:
+        a, b, c = add_tracks(opened.database, "a", "b", "c")
+        opened.database.write(lambda k: k.execute("DELETE FROM files WHERE track_id = ?", (c,)))
+        opened.database.write(lambda k: add_file(k, c, BAD_NAME))
+        first = opened.decisions.decide(a, "Forró", who="Ana", expected=None, took_s=1.5)
+        opened.decisions.decide(a, "Jazz", who="Ben", expected=first.id)
+        opened.decisions.undo("Ben")
+        opened.decisions.decide_many([b, c], NOT_MUSIC, who="Ana")
+        opened.decisions.undo("Ana")
+        opened.decisions.decide(b, None, kind="skip", who="Ana", expected=None)
+        opened.decisions.decide(c, "Folk", who="Ana", expected=None)
+        yield opened
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Library]:
+    with Library(tmp_path / "other" / "library.db") as opened:
+        yield opened
+
+
+def exported(library: Library) -> list[bytes]:
+    out = io.BytesIO()
+    export(library.database, out)
+    return out.getvalue().splitlines(keepends=True)
+
+
+def told(library: Library) -> list[dict[str, Any]]:
+    """The history without what is this machine's: where files lie, and the heading."""
+    lines = [json.loads(line) for line in exported(library)[1:]]
+    return [{key: value for key, value in line.items() if not key.startswith("file")} for line in lines]
+
+
+def in_force(library: Library) -> dict[str, str | None]:
+    sql = """SELECT t.digest, d.kind || coalesce(d.genre, '') FROM in_force AS f
+        JOIN tracks AS t ON t.id = f.track_id JOIN decisions AS d ON d.id = f.decision_id"""
+    return library.database.read(lambda c: dict(c.execute(sql).fetchall()))
+
+
+def test_round_trip(library: Library, other: Library) -> None:
+    lines = exported(library)
+    came = import_(other.database, lines)
+    assert came == Imported(9, 0, 3, 0, ())
+    assert told(other) == told(library)
+    assert in_force(other) == in_force(library)
+    assert in_force(other) == {digest_of("a"): "genreForró", digest_of("b"): "skip", digest_of("c"): "genreFolk"}
+    assert check(other.database) == []
+    mine, theirs = (lib.decisions.history() for lib in (library, other))
+    assert [(d.made_at, d.undoes, d.batch, d.took_s) for d in mine] == [
+        (d.made_at, d.undoes, d.batch, d.took_s) for d in theirs
+    ]
+    other.decisions.undo("Ana")  # and goes on as it would have here
+    assert digest_of("c") not in in_force(other)
+
+
+def test_importing_twice_adds_nothing(library: Library, other: Library) -> None:
+    lines = exported(library)
+    import_(other.database, lines)
+    assert import_(other.database, lines) == Imported(0, 9, 0, 0, ())
+    assert import_(library.database, lines) == Imported(0, 9, 0, 0, ())
+    assert import_(other.database, lines + lines) == Imported(0, 18, 0, 0, ())
+    assert told(other) == told(library)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_lines_does_not_matter(seed: int, library: Library, other: Library) -> None:
+    lines = exported(library)
+    random.Random(seed).shuffle(lines)
+    assert import_(other.database, lines).n_added == 9
+    assert in_force(other) == in_force(library)
+    assert check(other.database) == []
+
+
+def test_songs_are_known_by_content_wherever_they_lie(library: Library, other: Library) -> None:
+    moved = other.database.write(lambda c: add_track(c, "c"))
+    other.database.write(lambda c: c.execute("UPDATE files SET path = ?", (b"/elsewhere/x.mp3",)))
+    assert import_(other.database, exported(library)).n_new_songs == 2
+    found = other.decisions.in_force(moved)
+    assert found is not None
+    assert found.genre == "Folk"
+
+
+def test_a_name_that_is_not_utf8_is_exported_without_loss(library: Library) -> None:
+    lines = [json.loads(line) for line in exported(library)]
+    [name] = {(line["file"], line["file_bytes"]) for line in lines if "file_bytes" in line}
+    assert name[0] == "/music/\ufffd\ufffd caf\ufffd.mp3"
+    assert base64.b64decode(name[1]) == BAD_NAME
+
+
+def test_two_libraries_that_went_their_own_ways_agree_after_an_exchange(library: Library, other: Library) -> None:
+    import_(other.database, exported(library))
+    by_digest = other.database.read(lambda c: dict(c.execute("SELECT digest, id FROM tracks").fetchall()))
+    a_here, a_there = 1, by_digest[digest_of("a")]
+    here, there = library.decisions.in_force(a_here), other.decisions.in_force(a_there)
+    assert here is not None
+    assert there is not None
+    library.decisions.decide(a_here, "Rock", who="Ana", expected=here.id)
+    other.decisions.decide(a_there, "Metal", who="Ben", expected=there.id)  # later
+    library.decisions.undo("Ana")
+    for to, of in ((library, other), (other, library)):
+        assert import_(to.database, exported(of)).errors == ()
+    assert in_force(library) == in_force(other)
+    assert in_force(library)[digest_of("a")] == "genreMetal"
+    for one in (library, other):
+        assert check(one.database) == []
+
+
+def test_what_both_took_back_is_taken_back_once(library: Library, other: Library) -> None:
+    import_(other.database, exported(library))
+    for one in (library, other):
+        one.decisions.undo("Ana")
+    came = import_(library.database, exported(other))
+    assert (came.n_added, came.n_refused) == (0, 0)
+    assert in_force(library) == in_force(other)
+
+
+def test_bad_lines_are_told_by_number_and_the_others_go_in(library: Library, other: Library) -> None:
+    good = exported(library)
+    line = json.loads(good[1])
+    bad: dict[bytes, str] = {
+        b"{": "not JSON",
+        b"[1]": "not an object",
+        b"\xff\xfe": "not JSON",
+        b"[" * 100_000: "not JSON",
+        json.dumps({**line, "took_s": float("nan")}).encode(): "NaN",
+        json.dumps({**line, "digest": "abc"}).encode(): "digest",
+        json.dumps({**line, "digest": None}).encode(): "digest",
+        json.dumps({**line, "n_bytes": -1}).encode(): "n_bytes",
+        json.dumps({**line, "n_bytes": 10**30}).encode(): "n_bytes",
+        json.dumps({**line, "kind": "wish"}).encode(): "kind",
+        json.dumps({**line, "kind": "skip"}).encode(): "genre",
+        json.dumps({**line, "genre": ""}).encode(): "genre",
+        json.dumps({**line, "genre": "\ud800"}).encode(): "genre",
+        json.dumps({**line, "who": ""}).encode(): "who",
+        json.dumps({**line, "who": "\ud800"}).encode(): "who",
+        json.dumps({**line, "made_at": "yesterday"}).encode(): "made_at",
+        json.dumps({**line, "made_at": "2026-01-01T00:00:00"}).encode(): "made_at",
+        json.dumps({**line, "said_confidence": 2}).encode(): "said_confidence",
+        json.dumps({**line, "took_s": 10**400}).encode(): "took_s",
+        json.dumps({**line, "undoes": {}}).encode(): "undoes",
+        json.dumps({**line, "file_bytes": "%"}).encode(): "file_bytes",
+        json.dumps({**line, "kind": "undo", "genre": None, "undoes": {**line, "who": "Eve"}}).encode(): "takes back",
+        b'"' + b"x" * MAX_LINE_BYTES: "longer",
+    }
+    lines = [item for pair in zip(bad, [*good, *[b"\n"] * len(bad)], strict=False) for item in pair]
+    came = import_(other.database, lines)
+    assert (came.n_added, came.n_refused) == (9, len(bad))
+    for error in came.errors:
+        number = int(error.message.split(":")[0].removeprefix("line "))
+        assert bad[lines[number - 1]] in error.message
+        assert error.hint
+    assert told(other) == told(library)
+
+
+def test_a_file_of_a_newer_form_is_refused(library: Library, other: Library) -> None:
+    heading, *rest = exported(library)
+    newer = json.dumps({**json.loads(heading), "version": 2}).encode()
+    with pytest.raises(NewerFormatError, match="newer"):
+        import_(other.database, [newer, *rest])
+    assert status(other.database).n_history == 0
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["digest", "n_bytes", "kind", "genre", "who", "made_at", "undoes", "took_s", "format"]),
+                inner,
+            )
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_whatever_a_line_holds_is_read_or_refused(line: bytes) -> None:
+    with contextlib.suppress(LibraryError):
+        parse(line)
+
+
+def test_lines_of_any_length_are_read_in_bounded_pieces() -> None:
+    long = b"x" * (3 * MAX_LINE_BYTES)
+    got = list(read_lines(io.BytesIO(b"one\n" + long + b"\ntwo\n" + long)))
+    assert [len(line) for line in got] == [4, MAX_LINE_BYTES + 1, 4, MAX_LINE_BYTES + 1]
+
+
+# --- whole copies ---
+
+
+def test_a_backup_is_a_library(library: Library, tmp_path: Path) -> None:
+    target = tmp_path / "copies"
+    target.mkdir()
+    backup(library.database, target / "copy?.db")
+    assert [path.name for path in target.iterdir()] == ["copy?.db"]
+    with Library(target / "copy?.db") as copy:
+        assert exported(copy)[1:] == exported(library)[1:]
+        assert check(copy.database) == []
+
+
+def test_a_backup_while_others_write(library: Library, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        n = 0
+        while not stop.is_set():
+            names = (f"new {n} one", f"new {n} two")
+            library.database.write(lambda c, names=names: [add_track(c, name) for name in names])
+            n += 1
+
+    writing = threading.Thread(target=work)
+    writing.start()
+    try:
+        for i in range(5):
+            backup(library.database, tmp_path / f"copy {i}.db")
+    finally:
+        stop.set()
+        writing.join()
+    for i in range(5):
+        with Library(tmp_path / f"copy {i}.db") as copy:
+            assert check(copy.database) == []
+            assert (status(copy.database).n_songs - 3) % 2 == 0  # what was one transaction is whole
+
+
+def test_a_backup_overwrites_only_where_it_may(library: Library, other: Library, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    target.write_bytes(b"something dear")
+    with pytest.raises(LibraryError, match="there already"):
+        backup(library.database, target)
+    assert target.read_bytes() == b"something dear"
+    backup(library.database, target, overwrite=True)
+    assert target.read_bytes().startswith(b"SQLite")
+    for forbidden in (library.path, other.path, tmp_path):
+        with pytest.raises(LibraryError, match="in use"):
+            backup(library.database, forbidden, overwrite=True)
+
+
+def test_nothing_is_left_of_a_copy_that_cannot_be_written(library: Library, tmp_path: Path) -> None:
+    for write in (backup, export_to):
+        with pytest.raises(LibraryError, match="cannot be written"):
+            write(library.database, tmp_path / "no such folder" / "copy.db")
+    before = sorted(os.listdir(tmp_path))
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(LibraryError):
+        export_to(library.database, tmp_path / "taken")
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "taken"])
+
+
+# --- the check ---
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("DELETE FROM in_force WHERE track_id = 1", "song 1: decision None counts, the history says 1"),
+        ("UPDATE in_force SET decision_id = 2 WHERE track_id = 1", "song 1: decision 2 counts"),
+        ("UPDATE search SET title = 'other'", "what is searched"),
+        ("DELETE FROM search WHERE rowid = 1", "what is searched"),
+        ("INSERT INTO search (rowid, title) VALUES (77, 'x')", "file 77"),
+        ("INSERT INTO in_force VALUES (999, 3)", "row 999 of in_force refers to a row of"),
+    ],
+)
+def test_the_check_finds_what_does_not_agree(sql: str, told: str, library: Library) -> None:
+    assert check(library.database) == []
+    other = sqlite3.connect(library.path)  # another program, which knows nothing of what must agree
+    other.execute(sql)
+    other.commit()
+    other.close()
+    assert any(told in problem for problem in check(library.database)), check(library.database)

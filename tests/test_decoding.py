@@ -1,0 +1,99 @@
+"""What is heard elsewhere gives the very numbers that the engine finds by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acoustic import decoding
+from acoustic.engine import OptimizedAudioClassifier
+from acoustic.errors import AudioError, NotAudioError, StorageError
+from acoustic.records import CacheEntry, MelSpec, SegmentSpec
+from acoustic.settings import Settings
+from acoustic.signal import audio
+from acoustic.workstation.scanning import READ_TAGS, worker_context
+from tests.test_engine import assert_same, song
+
+
+def travelled(entry: CacheEntry) -> CacheEntry:
+    """As it arrives from a worker: arrays as they were, the rest through JSON."""
+    return CacheEntry(entry.arrays, json.loads(json.dumps(dict(entry.meta))))
+
+
+def heard_elsewhere(classifier: OptimizedAudioClassifier, path: Path) -> CacheEntry:
+    context = json.loads(json.dumps(worker_context(classifier.card, classifier.settings)))
+    return travelled(decoding.hear_remotely(str(path), context))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"n_segments": 5, "segment_mode": "middle"}, {"denoise": True, "compress": True}, {"rules": True}],
+    ids=["plain", "segments", "enhanced", "rules"],
+)
+def test_judged_as_if_analysed_here(fresh: Settings, tmp_path: Path, changes: dict) -> None:
+    settings = dataclasses.replace(fresh, **changes)
+    path = song(tmp_path / "a.wav", 60.0)
+    with OptimizedAudioClassifier(settings=settings, cache=False) as classifier:
+        expected = classifier.analyze(path)
+        found = classifier.judge(path, None, heard_elsewhere(classifier, path))
+    assert_same(found, expected)
+    assert found.tags == expected.tags
+    assert found.info == expected.info
+    assert found.descriptors == expected.descriptors
+    assert found.verdict.rules_applied == expected.verdict.rules_applied
+    assert found.votes is not None
+    assert expected.votes is not None
+    assert np.array_equal(found.votes.logits, expected.votes.logits)
+    assert not found.cached
+    assert (found.path, found.model) == (expected.path, expected.model)
+
+
+def test_descriptors_that_cannot_be_measured_are_a_warning(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AudioError("no beat")
+
+    monkeypatch.setattr(decoding, "describe", fail)
+    path = song(tmp_path / "a.wav", 12.0)
+    with OptimizedAudioClassifier(settings=dataclasses.replace(fresh, rules=True), cache=False) as classifier:
+        entry = heard_elsewhere(classifier, path)
+        monkeypatch.undo()
+        found = classifier.judge(path, None, entry)
+    assert ("NO_DESCRIPTORS", "no beat") in [(w.code, w.message) for w in found.warnings]
+    assert found.descriptors is None
+
+
+def test_what_was_judged_is_cached(fresh: Settings, tmp_path: Path) -> None:
+    path = song(tmp_path / "a.wav", 12.0)
+    with OptimizedAudioClassifier(settings=fresh) as classifier:
+        judged = classifier.judge(path, audio.digest(path), heard_elsewhere(classifier, path))
+        again = classifier.analyze(path)
+        assert classifier.get_stats()["total_requests"] == 2
+    assert again.cached
+    assert_same(again, judged)
+
+
+def test_a_look_says_digest_and_tags(tmp_path: Path) -> None:
+    context = {"settings": dataclasses.asdict(Settings()), "read_tags": READ_TAGS}
+    path = song(tmp_path / "a.wav", 3.0)
+    meta = travelled(decoding.look_remotely(str(path), context)).meta
+    assert meta["digest"] == audio.digest(path)
+    assert meta["tags"] == {"title": "", "artist": "", "album": "", "year": "", "genres": []}
+    text = tmp_path / "text.mp3"
+    text.write_text("no music, and no tags")
+    assert decoding.look_remotely(str(text), context).meta["digest"] == audio.digest(text)
+    assert decoding.look_remotely(str(path), {**context, "read_tags": ""}).meta["tags"]["title"] == ""
+    with pytest.raises(StorageError):
+        decoding.look_remotely(str(tmp_path / "none.mp3"), context)
+
+
+def test_errors_are_those_of_the_file(tmp_path: Path) -> None:
+    text = tmp_path / "text.mp3"
+    text.write_text("this is no music at all")
+    with pytest.raises(NotAudioError):
+        decoding.hear(text, MelSpec(), SegmentSpec(), Settings())

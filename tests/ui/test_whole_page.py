@@ -1,0 +1,88 @@
+"""The page as it is served, with the embedded model: a folder is scanned, a song decided by key, what was decided is
+there, and the songs' own files are as they were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acoustic import ui
+from acoustic.settings import Settings
+from acoustic.workstation import Workstation
+from acoustic.workstation.settling import settle
+from tests.makers import music, noise, write
+
+pytestmark = pytest.mark.browser
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture
+def station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workstation]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    settings = Settings(cache_dir=str(tmp_path / "cache"), data_dir=str(tmp_path / "data"), decode_workers=1)
+    with Workstation(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    write(folder / "one.wav", music(14, seed=1))
+    write(folder / "two.wav", music(12, seed=2))
+    write(folder / "hiss.wav", noise(12))
+    (folder / "bad.mp3").write_text("<html>not a song</html>")
+    return folder
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+def test_scan_review_and_find_again(station: Workstation, songs: Path) -> None:
+    before = {path: path.read_bytes() for path in songs.iterdir()}
+    page = ui.build(station)
+    _, url, _ = page.launch(**ui.launch_arguments(Settings(port=0, open_browser=False)), prevent_thread_lock=True)
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 1440, "height": 900})
+        view.set_default_timeout(120_000)
+        view.on("pageerror", lambda error: complaints.append(str(error)))
+        view.goto(url)
+        view.get_by_role("tab", name="Library").click()
+        view.locator("#library-folder input, #library-folder textarea").first.fill(str(songs))
+        view.locator("#library-scan").click()
+        view.wait_for_function("document.querySelector('#library-tiles').innerText.match(/3\\s*songs/)")
+        view.get_by_role("tab", name="Review").click()
+        view.wait_for_function(
+            "document.querySelectorAll('#review-main .rv-top button').length == 3 "
+            "|| document.querySelector('#review-main').innerText.includes('hiss')"
+        )
+        view.keyboard.press("n")
+        until = time.monotonic() + 60
+        while not station.library.decisions.history() and time.monotonic() < until:
+            view.wait_for_timeout(200)
+        browser.close()
+    page.close()
+    [decision] = station.library.decisions.history()
+    assert decision.kind == "not_music"
+    stats = station.library.catalogue.stats()
+    assert (stats.n_tracks, stats.n_errors, stats.n_decided) == (3, 1, 1)
+    assert {path: path.read_bytes() for path in songs.iterdir()} == before
+    assert complaints == []
+
+
+def test_what_is_left_half_done_never_stops_the_page(station: Workstation, monkeypatch: pytest.MonkeyPatch) -> None:
+    from acoustic.errors import TagError
+
+    assert settle(station) is None
+
+    def busy() -> None:
+        raise TagError("another program writes tags")
+
+    monkeypatch.setattr(station.library.tagging, "recover", busy)
+    problem = settle(station)
+    assert problem is not None
+    assert problem.code == "TAGS"
