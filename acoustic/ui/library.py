@@ -183,7 +183,9 @@ def _wire(
     parts.folder.submit(desk.scan, [shelf, parts.folder], scan_parts, **quick)
     parts.stop.click(desk.stop, [shelf], scan_parts, **quick)
     for name, control in parts.filters.items():
-        changed = control.input(desk.filter_by(name), [shelf, control], parts.rows, **latest)
+        # a text box tells `input` of keys but not of what is pasted into it at first
+        listen = control.change if name == "text" else control.input
+        changed = listen(desk.filter_by(name), [shelf, control], parts.rows, **latest)
         changed.then(desk.numbers, [shelf], parts.numbers, **latest)
     clickable = (
         parts.tiles,

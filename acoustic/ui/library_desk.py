@@ -148,8 +148,8 @@ class LibraryDesk:
         def filtered(mine: Shelf, value: Any) -> Updates:
             try:
                 field, wanted = self._condition(name, value)
-                mine.narrow(dataclasses.replace(mine.what, **{field: wanted}))
-                return self._rows(mine)
+                changed = mine.narrow(dataclasses.replace(mine.what, **{field: wanted}))
+                return self._rows(mine) if changed else gr.skip()
             except AcousticError as error:
                 return {self.parts.told: _told(error)}
 

@@ -72,6 +72,7 @@ class Workstation:
         self._classifier: OptimizedAudioClassifier | None = None
         self._library: Library | None = None
         self._making = threading.Lock()
+        self._opening = threading.Lock()
 
     @property
     def classifier(self) -> OptimizedAudioClassifier:
@@ -93,7 +94,7 @@ class Workstation:
     @property
     def library(self) -> Library:
         """What is kept of the person's songs; LibraryError if its file cannot be opened."""
-        with self._making:
+        with self._opening:
             if self._library is None:
                 self._library = Library(self.settings.library_file())
         return self._library
