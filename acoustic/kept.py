@@ -197,7 +197,8 @@ class LibraryStats:
 @dataclass(frozen=True, slots=True)
 class ScanProgress:
     """How far a scan is. `n_found` still grows while `walking`; `eta_s` is None until it ends and a rate is known.
-    `n_unchanged` are files whose answer was kept; `n_missing` those that are no longer there; `n_unreadable`
+    `n_unchanged` are files whose answer was kept; of the `n_ok`, `n_known` hold a content that was analysed before
+    (moved, copied or only touched); `n_missing` those that are no longer there; `n_unreadable`
     folders that could not be listed. `state` is "running", "done", "cancelled" or "failed"."""
 
     state: str
@@ -211,6 +212,7 @@ class ScanProgress:
     elapsed_s: float
     n_missing: int = 0
     n_unreadable: int = 0
+    n_known: int = 0
 
     @property
     def n_finished(self) -> int:

@@ -86,7 +86,8 @@ def _duration(seconds: float) -> str:
 
 
 def _tell(done: ScanProgress, counts: dict[str, int], first: list[tuple[bytes, str, str]]) -> None:
-    parts = [f"{done.n_ok} analysed", f"{done.n_unchanged} unchanged", f"{done.n_errors} failed"]
+    parts = [f"{done.n_ok - done.n_known} analysed", f"{done.n_unchanged} unchanged", f"{done.n_errors} failed"]
+    parts += [f"{done.n_known} known by content"] if done.n_known else []
     parts += [f"{done.n_missing} no longer there"] if done.n_missing else []
     terminal.out(f"{done.n_found} files: {', '.join(parts)}, in {_duration(done.elapsed_s)}")
     if done.n_unreadable:

@@ -160,7 +160,7 @@ class _Scan:
         self._began = self._told = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._unreadable: set[bytes] = set()
-        self._n_seen = self._n_unchanged = self._n_ok = self._n_errors = self._n_missing = 0
+        self._n_seen = self._n_unchanged = self._n_ok = self._n_errors = self._n_missing = self._n_known = 0
 
     @property
     def cancelled(self) -> bool:
@@ -226,6 +226,7 @@ class _Scan:
             elapsed_s=now - self._began,
             n_missing=self._n_missing,
             n_unreadable=len(self._unreadable),
+            n_known=self._n_known,
         )
         self._on_progress(progress)
         return progress
@@ -332,6 +333,7 @@ class _Scan:
         failed = sum(isinstance(record.result, Failure) for record in batch)
         self._n_errors += failed
         self._n_ok += len(batch) - failed
+        self._n_known += sum(record.result is None for record in batch)
         with self._flights_lock:  # from now on the library itself says that it has them
             for record in batch:
                 self._flights.pop(record.digest or "", None)

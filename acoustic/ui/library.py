@@ -58,7 +58,7 @@ def build(
         scanning = _scan_card()
         tiles = gr.HTML(elem_id="library-tiles", **clicks)
         with gr.Row(elem_classes="as-library-body"):
-            with gr.Column(elem_classes="as-library-left", scale=8, min_width=320):
+            with gr.Column(elem_classes="as-library-left", scale=9, min_width=320):
                 with gr.Column(elem_classes="as-card as-library-songs"):
                     filters = _filters()
                     with gr.Row(elem_classes="as-library-tools"):
@@ -105,6 +105,7 @@ def _scan_card() -> dict[str, Any]:
                 show_label=False,
                 container=False,
                 placeholder="A folder with music, for example ~/Music",
+                max_lines=1,
                 elem_id="library-folder",
                 scale=5,
                 min_width=160,
@@ -119,7 +120,9 @@ def _filters() -> dict[str, Any]:
     """The filters, under their names in Parts."""
     with gr.Row(elem_classes="as-filters"):
         return {
-            "text": gr.Textbox(label="Search", placeholder="Title, artist, album, path", elem_id="library-text"),
+            "text": gr.Textbox(
+                label="Search", placeholder="Title, artist, album, path", max_lines=1, elem_id="library-text"
+            ),
             "genre": gr.Dropdown([ANY], value=ANY, label="Genre", elem_id="library-genre"),
             "flag": gr.Dropdown(FLAGS, value="all", label="Show", elem_id="library-flag"),
             "low": gr.Number(0, label="Confidence ≥ %", minimum=0, maximum=100, elem_id="library-low"),

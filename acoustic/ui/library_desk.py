@@ -335,11 +335,11 @@ class LibraryDesk:
 
 def _said(words: str, good: bool = True) -> str:
     """A line that tells how an action ended."""
-    return f'<p class="as-note" role="status">{cards.TICK if good else cards.CROSS} {cards.text(words)}</p>'
+    return f'<p class="as-note" role="status">{cards.TICK if good else cards.CROSS} {cards.plain(words)}</p>'
 
 
 def _told(error: AcousticError) -> str:
-    return _said(wording.visible(f"{wording.sentence(error.message)} {error.hint}"), good=False)
+    return _said(f"{wording.sentence(error.message)} {error.hint}", good=False)
 
 
 def _marks(marks: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import AcousticError, InternalError, StorageError
 from ..kept import ScanProgress
 from . import wording
-from .cards import CROSS, FLAG, TICK, isolated, text
+from .cards import CROSS, FLAG, TICK, isolated, plain
 
 if TYPE_CHECKING:
     from ..workstation import Workstation
@@ -87,8 +87,8 @@ def status(desk: ScanDesk) -> str:
     if desk.error is not None:
         return (
             f'<div class="as-scan-note as-callout as-callout-review" role="alert"><strong>{CROSS} '
-            f"{text(wording.sentence(desk.error.get('message', '')))}</strong> "
-            f"{text(wording.sentence(desk.error.get('hint', '')))}</div>"
+            f"{plain(wording.sentence(desk.error.get('message', '')))}</strong> "
+            f"{plain(wording.sentence(desk.error.get('hint', '')))}</div>"
         )
     if not desk.folder:
         return ""
@@ -128,7 +128,10 @@ def _bar(folder: str, share: float, words: str) -> str:
 
 def _ended(folder: str, progress: ScanProgress) -> str:
     took = wording.duration(progress.elapsed_s)
-    facts = [f"{progress.n_ok:,} analysed", f"{progress.n_unchanged:,} unchanged", f"{progress.n_errors:,} failed"]
+    n_new = progress.n_ok - progress.n_known
+    facts = [f"{n_new:,} analysed", f"{progress.n_unchanged:,} unchanged", f"{progress.n_errors:,} failed"]
+    if progress.n_known:
+        facts.append(f"{progress.n_known:,} known by content")
     if progress.n_missing:
         facts.append(f"{progress.n_missing:,} no longer there")
     if progress.n_unreadable:

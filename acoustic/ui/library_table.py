@@ -197,8 +197,8 @@ def _failed_row(track: Track) -> str:
         f'<tr class="as-failed"><td class="as-c-song" colspan="3"><strong>{isolated(name)}</strong>'
         f'<span class="as-path" title="{plain(track.shown)}">{isolated(folder)}</span></td>'
         f'<td class="as-error" colspan="5"><strong>{CROSS} {text(wording.sentence(title))}</strong> '
-        f"{text(wording.sentence(wording.visible(error.get('message', ''))))} "
-        f'<span class="as-hint">{text(wording.sentence(error.get("hint", "")))}</span></td></tr>'
+        f"{plain(wording.sentence(error.get('message', '')))} "
+        f'<span class="as-hint">{plain(wording.sentence(error.get("hint", "")))}</span></td></tr>'
     )
 
 
@@ -212,7 +212,7 @@ def genre(track: Track, labels: Sequence[str]) -> str:
         sign = f'<span class="as-by-you" title="{said}" role="img" aria-label="{said}">{PERSON}</span>'
     elif track.needs_review:
         why = wording.listed([REASONS.get(r, r.replace("_", " ").lower()) for r in track.review_reasons], "and")
-        said = f"To review: {text(why or 'the answer is in doubt')}"
+        said = f"To review: {plain(why or 'the answer is in doubt')}"
         sign = f'<span class="as-doubt" title="{said}" role="img" aria-label="{said}">{FLAG}</span>'
     return f'<span class="as-genre-name">{dot(track.genre, labels)}{isolated(shown_genre(track.genre))}</span>{sign}'
 
@@ -271,7 +271,7 @@ def player(track: Track | None, url: str, problem: str, labels: Sequence[str], p
         f'<audio controls preload="metadata" src="{text(url)}" data-plays="{plays}" aria-label="{plain(track.name)}">'
         '</audio><p class="as-unplayable" role="status" hidden>This browser cannot play this kind of file.</p>'
         if url
-        else f'<p class="as-unplayable" role="status">{text(problem)}</p>'
+        else f'<p class="as-unplayable" role="status">{plain(problem)}</p>'
     )
     return (
         f'<div class="as-now-playing" data-id="{track.id}"><div class="as-now-words">'

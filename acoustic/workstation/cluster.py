@@ -145,6 +145,7 @@ class _Job:
     n_found: int = 0
     n_unchanged: int = 0
     n_ok: int = 0
+    n_known: int = 0
     n_errors: int = 0
     n_missing: int = 0
     walking: bool = True
@@ -267,6 +268,7 @@ class _Job:
             failed = sum(isinstance(record.result, Failure) for record in batch)
             self.n_errors += failed
             self.n_ok += len(batch) - failed
+            self.n_known += sum(record.result is None for record in batch)
 
     def tell(self, state: str) -> ScanProgress:
         elapsed = time.monotonic() - self.began
@@ -285,6 +287,7 @@ class _Job:
             elapsed_s=elapsed,
             n_missing=self.n_missing,
             n_unreadable=len(self.unreadable),
+            n_known=self.n_known,
         )
         self.on_progress(progress)
         return progress

@@ -131,7 +131,7 @@ def test_a_touched_a_moved_and_a_copied_file_are_known_by_content(site: Site) ->
     done = site.scan()
     assert sorted(site.looked) == ["a.mp3", "copy.mp3", "renamed.mp3"]
     assert site.analysed == []
-    assert (done.n_ok, done.n_missing) == (3, 1)
+    assert (done.n_ok, done.n_known, done.n_missing) == (3, 3, 1)
     assert site.rows("SELECT count(DISTINCT track_id) FROM files") == [(2,)]
     assert sorted(site.states()) == ["a.mp3", "copy.mp3", "renamed.mp3"]
     assert site.scan().n_unchanged == 3
