@@ -83,7 +83,9 @@ test)
         shift
         slow=()
     fi
-    exec "$venv/bin/python" -m pytest "${slow[@]}" "$@"
+    # a file of tests a time in each process; `-n 0` after it runs them all in one
+    n="$("$venv/bin/python" -c 'from acoustic.settings import available_cores as n; print(min(n(), 4) if n() > 1 else 0)')"
+    exec "$venv/bin/python" -m pytest -n "$n" --dist loadfile "${slow[@]}" "$@"
     ;;
 train)
     install_list requirements-train.txt
