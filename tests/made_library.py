@@ -112,11 +112,13 @@ def _song(db: Any, song: Song, scan: int, model: int, rng: np.random.Generator, 
     added = f"2026-01-{1 + len(song.path) % 28:02d}T12:00:00.000000+00:00"
     track = db.execute("INSERT INTO tracks (digest, n_bytes, added_at) VALUES (?, 1000, ?)", (digest, added)).lastrowid
     for path in (song.path, *song.copies):
+        seen = os.stat(path) if os.path.exists(path) else None  # some tests bring real files
+        size, mtime_ns = (seen.st_size, seen.st_mtime_ns) if seen else (1000, 0)
         db.execute(
             "INSERT INTO files (path, shown, track_id, n_bytes, mtime_ns, state, missing, scan_id, title, artist, "
-            "album, genres) VALUES (?, ?, ?, 1000, 0, 'ok', ?, ?, ?, ?, ?, ?)",
-            (path, path.decode("utf-8", "replace"), track, song.missing, scan, song.title, song.artist, song.album,
-             json.dumps(song.tagged)),
+            "album, genres) VALUES (?, ?, ?, ?, ?, 'ok', ?, ?, ?, ?, ?, ?)",
+            (path, path.decode("utf-8", "replace"), track, size, mtime_ns, song.missing, scan, song.title, song.artist,
+             song.album, json.dumps(song.tagged)),
         )  # fmt: skip
     analyse(db, track, model, song, rng, centres)
     return track

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..errors import AcousticError
-from . import library_map, library_scan, theme
+from . import library_map, library_scan, library_tags, theme
 from .library_desk import ANY, LibraryDesk, Parts
 from .library_scan import Scan, ScanDesk
 from .shelf import Shelf
@@ -70,6 +70,7 @@ def build(
                     told = gr.HTML(elem_id="library-told", **clicks)
                     table = gr.HTML(elem_id="library-table", **clicks)
                 similar = gr.HTML(elem_id="library-similar", **clicks)
+                library_tags.build(workstation, shelf)
             with gr.Column(elem_classes="as-library-right", scale=5, min_width=320):
                 method, songs_map = _map_card(workstation)
                 genres = gr.HTML(elem_id="library-genres", **clicks)
@@ -135,7 +136,7 @@ def _filters() -> dict[str, Any]:
 def _map_card(workstation: Workstation) -> tuple[gr.Radio, gr.HTML]:
     with gr.Column(elem_classes="as-card as-map-card"):
         with gr.Row(elem_classes="as-card-head"):
-            gr.HTML("<h3>Map: near each other is what sounds alike</h3>", apply_default_css=False)
+            gr.HTML("<h3>Map of what sounds alike</h3>", apply_default_css=False)
             method = gr.Radio(
                 [("PCA", "pca"), ("UMAP", "umap")],
                 value="pca",

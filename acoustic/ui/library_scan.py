@@ -86,9 +86,9 @@ def status(desk: ScanDesk) -> str:
     """How far the scan is, as HTML; empty while none was started."""
     if desk.error is not None:
         return (
-            f'<div class="as-scan-note as-callout as-callout-review" role="alert"><strong>{CROSS} '
+            f'<div class="as-scan-note as-callout as-callout-review" role="alert"><p><strong>{CROSS} '
             f"{plain(wording.sentence(desk.error.get('message', '')))}</strong> "
-            f"{plain(wording.sentence(desk.error.get('hint', '')))}</div>"
+            f"{plain(wording.sentence(desk.error.get('hint', '')))}</p></div>"
         )
     if not desk.folder:
         return ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import os
 import re
 import threading
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -20,9 +23,11 @@ from workstation_double import LABELS
 from acoustic.errors import StorageError
 from acoustic.kept import LibraryStats, ScanProgress, SongTags, Track, TrackFilter, TrackPage
 from acoustic.library.store import Library
+from acoustic.library.tags import read_tags
 from acoustic.ui import library_map, library_scan, library_table, uploads, wording
 from acoustic.ui.library_desk import LibraryDesk
 from acoustic.ui.library_scan import ScanDesk
+from acoustic.ui.library_tags import Planned, TagDesk
 from acoustic.ui.shelf import PAGE_SIZE, Shelf, folder_named
 from tests.made_library import decide, fill
 
@@ -417,6 +422,42 @@ def test_a_page_of_any_kind_is_lent_only_as_sound(tmp_path):
     with pytest.raises(OSError, match="regular"):
         uploads.lent(bytes(tmp_path), tmp_path / "up")
     assert not [p for p in (tmp_path / "up").rglob("*") if len(p.stem) != 32 and p.is_file()]
+
+
+def test_tags_are_shown_first_then_written_and_taken_back(tmp_path):
+    with Library(tmp_path / "library.db") as library:
+        songs = songs_in(tmp_path / "music", 6)
+        fill(library, [dataclasses.replace(song, confidence=0.9) for song in songs])
+        decide(library, 2, "Forró <b>")
+        heard = [Path(os.fsdecode(song.path)) for song in songs[:3]]
+        before = [file.read_bytes() for file in heard]
+        desk, planned, shelf = TagDesk(Workstation(tmp_path, library)), Planned(), Shelf()
+
+        shown, write, undo = desk.plan(shelf, planned, "empty", 70, 1)
+        assert "<strong>3 files</strong> would be written" in shown
+        assert "Forró &lt;b&gt;" in shown
+        assert "cannot be read" in shown  # the other songs have no files
+        assert Tags(shown).tags <= ALLOWED
+        assert (write["value"], write["interactive"], undo["interactive"]) == ("Write 3 files", True, False)
+        assert [file.read_bytes() for file in heard] == before
+
+        told, write, undo = desk.write(planned)
+        assert "<strong>3 files</strong> written" in told
+        assert (write["interactive"], undo["interactive"]) == (False, True)
+        assert read_tags(songs[1].path).genres == ("Forró <b>",)
+        assert desk.write(planned)[0] == ""  # a plan is written once
+
+        told, _, undo = desk.undo(planned)
+        assert "<strong>3 files</strong> put back as they were" in told
+        assert not undo["interactive"]
+        assert [file.read_bytes() for file in heard] == before
+        assert 'role="alert"' in desk.undo(planned)[0]
+
+        shelf.selected = (1,)
+        assert "<strong>1 file</strong> would be written" in desk.plan(shelf, planned, "empty", 70, 1)[0]
+        assert "not sure enough" in desk.plan(shelf, planned, "empty", 95, 1)[0]
+        assert "from 1 to" in desk.plan(shelf, planned, "empty", 70, 99)[0]
+        assert planned.policy is None
 
 
 def test_no_generator_writes_where_the_browser_would_patch(shop, tmp_path):

@@ -161,7 +161,8 @@ def test_a_point_of_the_map_plays_its_song(page, site):
     page.mouse.click(*place_of(page, 1))
     page.wait_for_selector(".as-now-playing[data-id='1']")
     page.wait_for_function("document.querySelector('#library-player audio').currentTime > 0.1")
-    page.locator("tr[data-id]").first.wait_for()
+    bar = page.locator(".as-now-playing").bounding_box()
+    assert 0 <= bar["y"] <= bar["y"] + bar["height"] <= DESKTOP["height"]  # wherever the page is scrolled to
     before = page.evaluate("document.querySelector('#library-player audio').currentTime")
     page.locator("tr[data-id] input").first.click()  # the song goes on while other things are done
     shown(page, "1 selected")
@@ -229,6 +230,21 @@ def test_two_pages_see_one_scan_which_can_be_stopped(opened, page, site):
         one.wait_for_function("(n) => Number(document.querySelector('.as-tile strong').innerText) === n", arg=n + 12)
     assert site.scan.folders[-2:] == ["/new/<b>music", "/newer"]
     other.context.close()
+
+
+def test_tags_are_written_after_a_dry_run_and_taken_back(page):
+    page.locator("#library-tags > button").click()
+    page.locator("#tags-plan").click()
+    page.wait_for_selector("#tags-told .as-plan")
+    assert "would be written" in page.locator("#tags-told .as-summary").inner_text()
+    page.wait_for_selector("#tags-write:enabled")
+    words = page.locator("#tags-write").inner_text()
+    page.locator("#tags-write").click()
+    page.wait_for_function("document.querySelector('#tags-told').innerText.includes(' written')")
+    page.locator("#tags-undo").click()
+    page.wait_for_function("document.querySelector('#tags-told').innerText.includes('put back')")
+    assert words.removeprefix("Write ") in page.locator("#tags-told").inner_text()
+    page.locator("#library-tags > button").click()
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
