@@ -187,7 +187,7 @@ def test_cancel_keeps_what_is_finished_and_the_next_scan_goes_on(site: Site) -> 
     done = site.scan(cancel=cancel)
     assert time.monotonic() - began < 2
     assert done.state == "cancelled"
-    assert 10 <= done.n_ok < 40
+    assert 5 <= done.n_ok < 40  # what a thread was about to hand in when the scan was stopped is analysed again
     assert len(site.states()) == done.n_ok
     site.before_analysis = lambda name: None
     rest = site.scan()

