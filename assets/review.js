@@ -325,7 +325,15 @@ async function listen(item) {
     }, { once: true });
     player.load();
   }
-  setTimeout(() => { if (turn === S.sound) trigger('picture', { track: item.id }); }, STAY_MS);
+  askPicture(item, turn);
+}
+// Asked for again where it does not come: the page may not have listened yet, or a busy server may have let it fall.
+async function askPicture(item, turn) {
+  for (const wait_ms of [STAY_MS, 4000, 8000, 16000, 32000]) {
+    await new Promise((soon) => setTimeout(soon, wait_ms));
+    if (turn !== S.sound || isOf(plot(), item)) return;
+    trigger('picture', { track: item.id });
+  }
 }
 function togglePlay() {
   const player = $('audio');
