@@ -65,7 +65,10 @@ def test_a_relative_name_that_looks_like_a_directive_is_encoded():
     assert told == "%23EXTM3U"
 
 
-@given(title=st.text(max_size=20), artist=st.text(max_size=20), name=st.binary(min_size=1, max_size=20))
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b"/" not in name and b"\0" not in name)
+
+
+@given(title=st.text(max_size=20), artist=st.text(max_size=20), name=NAMES)
 def test_no_name_breaks_out_of_its_line(title, artist, name):
     path = b"/music/" + name.replace(b"\0", b"0")
     told = lines([track(path, title, artist)])
