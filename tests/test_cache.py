@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from acoustic import cache as module
-from acoustic.cache import Cache, make_key
+from acoustic.cache import Cache, disk, entry_file, keys, make_key
 from acoustic.errors import InternalError
 from acoustic.records import CacheEntry, MelSpec
 
-ROOT = Path(module.__file__).parents[1]
+ROOT = Path(module.__file__).parents[2]
 KEY = make_key("song")
 
 
@@ -191,7 +191,7 @@ def test_what_is_no_number_or_no_json_is_refused(tmp_path):
 
 
 def good_file():
-    return module.encode(KEY, CacheEntry({"x": np.arange(3, dtype=np.int16)}, {"a": 1}))
+    return entry_file.encode(KEY, CacheEntry({"x": np.arange(3, dtype=np.int16)}, {"a": 1}))
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +248,8 @@ def forged(**changes):
     """A file with a right checksum over a wrong description."""
     array = {"name": "x", "dtype": "<i2", "shape": [3], "offset": 0, **changes.pop("array", {})}
     header = json.dumps({"key": KEY, "meta": {}, "arrays": [array], **changes}).encode()
-    body = module.PREFIX.pack(module.MAGIC, len(header)) + header + bytes(64)
-    return body + module._checksum(body)
+    body = entry_file.PREFIX.pack(entry_file.MAGIC, len(header)) + header + bytes(64)
+    return body + entry_file._checksum(body)
 
 
 def test_forging_as_such_works(spoiled):
@@ -290,8 +290,8 @@ def test_a_right_checksum_over_a_wrong_description_is_a_miss(spoiled, data):
 
 def test_deep_json_is_a_miss(spoiled):
     header = b"[" * 200_000
-    body = module.PREFIX.pack(module.MAGIC, len(header)) + header
-    assert_a_miss_that_is_removed(spoiled, body + module._checksum(body))
+    body = entry_file.PREFIX.pack(entry_file.MAGIC, len(header)) + header
+    assert_a_miss_that_is_removed(spoiled, body + entry_file._checksum(body))
 
 
 def test_an_entry_under_another_name_is_a_miss(tmp_path):
@@ -404,8 +404,8 @@ def test_what_an_earlier_process_left_counts(tmp_path):
 
 def test_the_folder_is_not_read_at_every_put(tmp_path, monkeypatch):
     looks = []
-    files = module._Disk._files
-    monkeypatch.setattr(module._Disk, "_files", lambda self: looks.append(1) or files(self))
+    files = disk.Disk._files
+    monkeypatch.setattr(disk.Disk, "_files", lambda self: looks.append(1) or files(self))
     kept = Cache(tmp_path, max_mb=64.0, max_entries=0)
     for i in range(100):
         kept.put(make_key(i), entry_of())
@@ -475,11 +475,11 @@ def test_a_folder_that_is_deleted_while_it_is_written(tmp_path, monkeypatch):
         replace(source, target)
 
     kept = Cache(tmp_path)
-    monkeypatch.setattr(module.os, "replace", delete_first)
+    monkeypatch.setattr(disk.os, "replace", delete_first)
     kept.put(KEY, entry_of(1.0))
     assert on_disk(tmp_path).get(KEY) is not None
     assert kept.stats()["n_disk_errors"] == 0
-    monkeypatch.setattr(module.os, "replace", lambda s, t: delete_first(s, t, always=True))
+    monkeypatch.setattr(disk.os, "replace", lambda s, t: delete_first(s, t, always=True))
     kept.put(make_key("next"), entry_of(2.0))
     assert kept.stats()["n_disk_errors"] == 1
     assert kept.get(make_key("next")).arrays["x"][0] == 2.0
@@ -522,11 +522,11 @@ def test_a_full_disk_leaves_memory_working_and_is_reported(tmp_path, monkeypatch
         write = staticmethod(full)
 
     if where == "mkstemp":
-        monkeypatch.setattr(module.tempfile, "mkstemp", full)
+        monkeypatch.setattr(disk.tempfile, "mkstemp", full)
     elif where == "replace":
-        monkeypatch.setattr(module.os, "replace", full)
+        monkeypatch.setattr(disk.os, "replace", full)
     else:
-        monkeypatch.setattr(module, "open", FullFile, raising=False)
+        monkeypatch.setattr(disk, "open", FullFile, raising=False)
     kept = Cache(tmp_path)
     assert not kept.get_or_compute(KEY, entry_of)[1]
     assert kept.get_or_compute(KEY, entry_of)[1]
@@ -545,7 +545,7 @@ def test_a_folder_that_can_only_be_read_still_gives_hits(tmp_path, monkeypatch):
     for owner, name in [
         (os, "utime"),
         (os, "replace"),
-        (module.tempfile, "mkstemp"),
+        (disk.tempfile, "mkstemp"),
         (Path, "unlink"),
         (Path, "mkdir"),
     ]:
@@ -562,7 +562,7 @@ def test_a_full_cache_whose_files_cannot_be_removed_does_not_grow(tmp_path, monk
     Cache(tmp_path, max_mb=100).put(KEY, entry_of(n=300_000))
     kept = Cache(tmp_path, max_mb=1.0)
     before = size_of(tmp_path)
-    monkeypatch.setattr(module._Disk, "_remove", lambda self, path: False)
+    monkeypatch.setattr(disk.Disk, "_remove", lambda self, path: False)
     kept.put(make_key("new"), entry_of())
     assert size_of(tmp_path) == before
     assert "full" in kept.stats()["last_disk_error"]
@@ -770,6 +770,6 @@ def test_clear_forgets_everywhere(tmp_path):
 
 
 def test_examples_in_docstrings():
-    result = doctest.testmod(module)
+    result = doctest.testmod(keys)
     assert result.attempted
     assert result.failed == 0
