@@ -33,8 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": ENGINE | {"engine", "workstation"},
 }
 OWNERS = {
-    "soundfile": {"signal/audio.py"},
-    "av": {"signal/audio.py"},
+    "soundfile": {"signal/soundfile_decoder.py"},
+    "av": {"signal/ffmpeg_decoder.py"},
     "gradio": {"ui"},
     "plotly": {"ui", "training"},
     "typer": {"cli"},

@@ -34,6 +34,7 @@ from .levels import Levels, check_samples, covariance_of, mix_weights
 from .segments import SILENCE_DBFS
 from .sniff import Sniffed
 
+BLOCK_VALUES = 1 << 18  # values (frames x channels) that a decoder hands on at a time
 MARGIN_S = 0.1  # soxr HQ's filter needs about a tenth of that at 4 kHz
 PROBE_S, PROBES = 0.2, (0.2, 0.5, 0.8)  # length and places (share of the track) of the probes for the downmix
 END_PROBE_S = 0.5  # how far before the claimed end a long file is tried

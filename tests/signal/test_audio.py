@@ -16,6 +16,7 @@ from acoustic.errors import AudioError, SettingsError, StorageError
 from acoustic.records import Waveform
 from acoustic.settings import Settings
 from acoustic.signal import audio
+from acoustic.signal.reader import DecodingError
 from tests import makers
 
 RATE = 22_050
@@ -144,7 +145,7 @@ def test_info_says_what_the_header_says(songs: dict[str, Path]) -> None:
 def test_a_long_song_is_not_decoded_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = makers.write_as(kind, tmp_path / "long", makers.music(40, 48_000, 1), 48_000)
     decoded = 0
-    for name in ("_SoundfileDecoder", "_FfmpegDecoder"):
+    for name in ("SoundfileDecoder", "FfmpegDecoder"):
         decoder = getattr(audio, name)
         original = decoder.blocks
 
@@ -186,15 +187,15 @@ def test_webm_without_length_and_index_is_read(tmp_path: Path) -> None:
 
 def test_a_failing_decoder_is_replaced_in_the_middle(songs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = audio.load(songs["flac"], RATE).samples
-    original = audio._SoundfileDecoder.blocks
+    original = audio.SoundfileDecoder.blocks
 
     def failing(self, start, n):  # type: ignore[no-untyped-def]
         for done, block in enumerate(original(self, start, n)):
             yield block[:10_000]
             if done == 0:
-                raise audio.DecodingError("made to fail")
+                raise DecodingError("made to fail")
 
-    monkeypatch.setattr(audio._SoundfileDecoder, "blocks", failing)
+    monkeypatch.setattr(audio.SoundfileDecoder, "blocks", failing)
     for bounds in (Settings(), SLICED):
         with audio.open_audio(songs["flac"], RATE, bounds) as reader:
             np.testing.assert_allclose(reader.read(3.0, 8.0).samples, whole[3 * RATE : 11 * RATE], atol=2e-5)
