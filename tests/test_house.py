@@ -38,7 +38,7 @@ OWNERS = {
     "gradio": {"ui"},
     "plotly": {"ui", "training"},
     "typer": {"cli"},
-    "rich": {"terminal.py"},
+    "rich": {"terminal"},
     "pickle": set(),
     "audioread": set(),
     "sqlite3": {"library/database.py"},

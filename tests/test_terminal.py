@@ -12,6 +12,7 @@ from acoustic import terminal
 from acoustic.network.card import ModelCard
 from acoustic.network.vit import Architecture
 from acoustic.records import Calibration, MelSpec, SegmentSpec, Votes
+from acoustic.terminal import models
 from acoustic.training.held_out import Answer, TrackVotes, report
 
 CARD = ModelCard(
@@ -80,7 +81,7 @@ def test_what_another_measured_is_shown_as_it_is(metrics: dict[str, Any], capsys
 
 @pytest.mark.parametrize(("share", "mark"), [(0.0, 0.0), (0.5, 0.2), (1.0, 1.0), (0.3, 0.9)])
 def test_a_bar_is_as_long_as_its_share_with_the_mark_where_it_says(share: float, mark: float) -> None:
-    bar = terminal._bar_with_mark(share, mark, width=20).plain
+    bar = models._bar_with_mark(share, mark, width=20).plain
     assert len(bar) == 20
     assert bar.index("|") == min(19, round(20 * mark))
     assert abs(bar.count("#") - round(20 * share)) <= 1
