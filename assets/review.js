@@ -93,11 +93,14 @@ function accepted(op, answer) {
   for (const id of answer.decided || []) { S.taken.add(id); drop(id); }
   if (op.what === 'undo') takeBack(answer.items);
 }
+// The song is back in the queue before the notice says so: whoever reads it finds the song behind the next key.
 async function refused(op, error) {
   S.done = S.done.filter((one) => one.step !== op.step);
   S.outbox = S.outbox.filter((one) => one.of !== op.step);  // there is nothing to take back
+  if (op.what !== 'undo' && op.ask.id) await bringBack(op, error);
   notice(sentence(error));
-  if (op.what === 'undo' || !op.ask.id) return;
+}
+async function bringBack(op, error) {
   S.taken.delete(op.ask.id);
   const answer = await ask('item', { id: op.ask.id });
   const item = answer && answer.ok ? answer.items[0] : op.item;
