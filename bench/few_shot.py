@@ -16,67 +16,26 @@ beside the untaught model on the same songs. "Ten" is the choice among GTZAN's t
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
 
-from acoustic.engine import OptimizedAudioClassifier
-from acoustic.errors import ModelError
-from acoustic.library import background, fitting, teaching
+from acoustic.library import fitting, teaching
 from acoustic.library.background import Background
-from acoustic.library.personal import Base, PersonalModel, features
+from acoustic.library.personal import Base
 from acoustic.library.teaching import Song, teach
-from acoustic.records import Analysis, Votes
-from acoustic.settings import Settings, prepare_process
-from acoustic.training.background import choose
 from acoustic.training.config import TrainConfig
-from acoustic.training.manifest import held_out, read_rows
-from acoustic.verdict.calibration import softmax
-from acoustic.verdict.decision import calibrated
 from acoustic.verdict.metrics import wilson_interval
 
+from .heard import Answer, Bench, Method, hear
+from .rivals import Prototypes, blend, lda, logistic, offset, residual
+
 TINY = 1e-9
-Answer = Callable[[Sequence[Song]], np.ndarray]
-"""songs -> (n, C') probabilities"""
-Method = Callable[[Sequence[Song]], Answer]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Everything heard once. `ten` are the columns of GTZAN's genres."""
-
-    base: Base
-    rest: Background
-    gtzan: list[Song]
-    snippets: list[Song]
-    """labelled.csv: held-out GTZAN"""
-    others: list[Song]
-    """labelled.csv: of genres that GTZAN does not have, not in the background"""
-    own: list[Song]
-    """labelled.csv: GTZAN that was trained on"""
-    ten: np.ndarray
-
-    def untaught(self, songs: Sequence[Song]) -> np.ndarray:
-        return np.stack([calibrated(s.votes.logits, self.base.calibration)[1] for s in songs])
-
-    def taught(self, personal: PersonalModel | None) -> Answer:
-        if personal is None:
-            return self.untaught
-        return lambda songs: np.stack(
-            [calibrated(personal.read(s.votes).logits, personal.calibration)[1] for s in songs]
-        )
-
-    def targets(self, songs: Sequence[Song]) -> np.ndarray:
-        return np.asarray([self.base.labels.index(s.genre) for s in songs])
 
 
 def main() -> None:
@@ -93,57 +52,6 @@ def main() -> None:
     own_genres(bench)
     noise(bench)
     speed(bench)
-
-
-def hear(data: Path, model: Path, config: TrainConfig) -> Bench:
-    settings = Settings.load()
-    prepare_process(settings)
-    rows = read_rows(config, data)
-    kept = {row.file for row in rows if held_out(row, config.seed, config.held_out)}
-    group_of = {row.file: row.group for row in rows}
-    with OptimizedAudioClassifier(model, settings=settings, use_fp16=False) as classifier:
-        card = classifier.card
-        base = Base(
-            card.name,
-            card.weights_digest,
-            card.labels,
-            card.calibration,
-            card.architecture.n_embedding or card.architecture.width,
-        )
-        rest = background.read(background.file_of(model.resolve()), base)
-        if rest is None:
-            raise ModelError(f"{model}: has no background", "Make one: `python -m acoustic.training.background`.")
-
-        def listen(manifest: Path) -> list[tuple[dict[str, str], Song]]:
-            with open(manifest, newline="", encoding="utf-8") as stream:
-                cells = list(csv.DictReader(stream))
-            heard: dict[int, Votes] = {}
-            for index, answer in classifier.analyze_many([data / row["file"] for row in cells]):
-                if isinstance(answer, Analysis) and answer.votes is not None:
-                    heard[index] = answer.votes
-            return [
-                (row, Song(heard[i], row["genre"], group_of.get(row["file"], row["file"])))
-                for i, row in enumerate(cells)
-                if i in heard
-            ]
-
-        gtzan = [song for _, song in listen(data / "eval" / "gtzan40.csv")]
-        labelled = listen(data / "labelled.csv")
-    in_background = {row.file for row in choose([r for r in rows if r.file not in kept], base.labels)}
-    ten = np.unique([base.labels.index(s.genre) for s in gtzan])
-    names = {base.labels[i] for i in ten}
-    return Bench(
-        base=base,
-        rest=rest,
-        gtzan=gtzan,
-        snippets=[s for row, s in labelled if row["dataset"] == "GTZAN" and row["file"] in kept],
-        others=[s for row, s in labelled if s.genre not in names and row["file"] not in in_background],
-        own=[s for row, s in labelled if row["dataset"] == "GTZAN" and row["file"] not in kept],
-        ten=ten,
-    )
-
-
-# --- scores ---
 
 
 @dataclass(frozen=True)
@@ -227,18 +135,18 @@ def methods(bench: Bench) -> None:
     print(f"{'method':44s} 1 a genre: ten, NLL   3 a genre: ten, NLL   snippets: ten, NLL   not taught")
     ways: dict[str, Method] = {"untaught": lambda songs: bench.untaught}
     for c in (0.01, 0.1):
-        ways[f"logistic regression alone, C = {c}"] = _blend(bench, _logistic(c), 0.0)
+        ways[f"logistic regression alone, C = {c}"] = blend(bench, logistic(c), 0.0)
     for c in (0.003, 0.01, 0.03, 0.1):
-        ways[f"log p + log q, logistic regression, C = {c}"] = _blend(bench, _logistic(c), 1.0)
-    ways["log p + log q, prototypes, cosine x 10"] = _blend(bench, _prototypes, 1.0)
+        ways[f"log p + log q, logistic regression, C = {c}"] = blend(bench, logistic(c), 1.0)
+    ways["log p + log q, prototypes, cosine x 10"] = blend(bench, Prototypes, 1.0)
     for shrinkage in (0.3, 0.9):
-        ways[f"log p + 0.2 log q, LDA, shrinkage {shrinkage}"] = _blend(bench, _lda(shrinkage), 1.0, 0.2)
+        ways[f"log p + 0.2 log q, LDA, shrinkage {shrinkage}"] = blend(bench, lda(shrinkage), 1.0, 0.2)
     for strength in (0.1, 0.3, 1.0):
-        ways[f"log p + 5 ridge on what p misses, {strength}"] = _residual(bench, strength)
+        ways[f"log p + 5 ridge on what p misses, {strength}"] = residual(bench, strength)
     for strength in (0.05, 0.15, 0.5):
-        ways[f"offset regression, no background, {strength}"] = _offset(bench, strength, None)
+        ways[f"offset regression, no background, {strength}"] = offset(bench, strength, None)
     for strength in (0.05, 0.15, 0.5, 1.5):
-        ways[f"offset regression, background, {strength}"] = _offset(bench, strength, bench.rest)
+        ways[f"offset regression, background, {strength}"] = offset(bench, strength, bench.rest)
     ways["ours"] = lambda songs: bench.taught(lesson(bench, songs).personal)
     for name, method in ways.items():
         cells = []
@@ -345,97 +253,6 @@ def speed(bench: Bench) -> None:
         print(
             f"teach {len(songs):4d} songs: {cpu:.2f} s of one core, {wall:.2f} s on the clock (median of {len(taken)})"
         )
-
-
-# --- other ways ---
-
-
-def _rows(songs: Sequence[Song]) -> np.ndarray:
-    """(n, D) mean embeddings."""
-    return np.stack([s.votes.embeddings.mean(axis=0) for s in songs]).astype(np.float64)
-
-
-def _logistic(c: float) -> Callable[[np.ndarray, np.ndarray], Any]:
-    return lambda x, y: LogisticRegression(C=c, max_iter=300, class_weight="balanced").fit(x, y)
-
-
-def _lda(shrinkage: float) -> Callable[[np.ndarray, np.ndarray], Any]:
-    return lambda x, y: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x, y)
-
-
-class _prototypes:  # noqa: N801
-    """Cosine with each class's mean, times ten, through a softmax."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.classes_ = np.unique(y)
-        self.means = self._unit(np.stack([self._unit(x)[y == c].mean(axis=0) for c in self.classes_]))
-
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return softmax(10.0 * self._unit(x) @ self.means.T)
-
-    @staticmethod
-    def _unit(x: np.ndarray) -> np.ndarray:
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def _blend(bench: Bench, fit: Callable[[np.ndarray, np.ndarray], Any], a: float, b: float = 1.0) -> Method:
-    """softmax(a log p + b log q) within the taught genres, p untaught and q what `fit` learned; what p gives to the
-    genres that were not taught, they keep."""
-
-    def method(songs: Sequence[Song]) -> Answer:
-        model = fit(_rows(songs), bench.targets(songs))
-
-        def answer(tested: Sequence[Song]) -> np.ndarray:
-            p = bench.untaught(tested)
-            q = np.log(np.maximum(model.predict_proba(_rows(tested)), TINY))
-            mine = p[:, model.classes_]
-            share = mine.sum(axis=1, keepdims=True)
-            p[:, model.classes_] = share * softmax(a * np.log(np.maximum(mine / share, TINY)) + b * q)
-            return p
-
-        return answer
-
-    return method
-
-
-def _residual(bench: Bench, strength: float) -> Method:
-    """Kernel ridge regression (linear kernel) of one-hot genre less p, added to log p five times."""
-
-    def method(songs: Sequence[Song]) -> Answer:
-        x = _rows(songs)
-        scale = 1.0 / np.sqrt(np.square(x).sum(axis=1).mean())
-        missed = np.eye(len(bench.base.labels))[bench.targets(songs)] - bench.untaught(songs)
-        kernel = (x * scale) @ (x * scale).T
-        dual = np.linalg.solve(kernel + strength * np.eye(len(x)), missed)
-
-        def answer(tested: Sequence[Song]) -> np.ndarray:
-            correction = (_rows(tested) * scale) @ (x * scale).T @ dual
-            return softmax(np.log(np.maximum(bench.untaught(tested), TINY)) + 5.0 * correction)
-
-        return answer
-
-    return method
-
-
-def _offset(bench: Bench, strength: float, rest: Background | None) -> Method:
-    """Ours at one strength and temperature 1."""
-
-    def method(songs: Sequence[Song]) -> Answer:
-        targets = bench.targets(songs)
-        material = fitting.gather([s.votes for s in songs], targets, [s.group for s in songs], bench.base, 0, rest)
-        weights = material.to_raw @ fitting.learn(material, np.ones(len(material.x), bool), strength)
-
-        def answer(tested: Sequence[Song]) -> np.ndarray:
-            out = []
-            for song in tested:
-                prior = np.log(np.maximum(calibrated(song.votes.logits, bench.base.calibration)[0], TINY))
-                scores = prior + features(song.votes) @ weights[:-1] + weights[-1]
-                out.append(calibrated(scores, teaching.plain(bench.base.calibration, 1.0, None))[1])
-            return np.stack(out)
-
-        return answer
-
-    return method
 
 
 # --- own genres ---

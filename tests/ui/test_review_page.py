@@ -282,7 +282,9 @@ def ask_late(page, function, after_ms=1_500):
         """([name, after_ms]) => {
              const fetch = window.fetch;
              window.fetch = async (to, what) => {
-               if (String(what && what.body).includes(`"${name}"`)) await new Promise((soon) => setTimeout(soon, after_ms));
+               if (String(what && what.body).includes(`"${name}"`)) {
+                 await new Promise((soon) => setTimeout(soon, after_ms));
+               }
                return fetch(to, what);
              };
            }""",
