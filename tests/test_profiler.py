@@ -1,5 +1,6 @@
 import contextlib
 import contextvars
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from acoustic import profiler
-from acoustic.profiler import Profiler, Trace, current, span, tracing
+from acoustic.profiler import Profiler, Trace, current, rest, span, tracing
 
 
 class Clock:
@@ -20,7 +21,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.ns = 5_000_000_000
-        monkeypatch.setattr(profiler.time, "perf_counter_ns", lambda: self.ns)
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: self.ns)
 
     def work(self, ms):
         self.ns += round(ms * 1e6)
@@ -163,6 +164,114 @@ def test_work_before_the_first_moment_moves_the_start(clock):
     assert trace.total_ms() == 16.0
 
 
+def test_stages_of_another_process_follow_each_other_and_end_now(clock):
+    trace = Trace()
+    clock.work(100)
+    with tracing(trace):
+        trace.add_all({"load_audio": 30.0, "mel_spectrogram": 12.0})
+        with span("preprocess"):
+            clock.work(3)
+    assert as_bars(trace) == [
+        ("load_audio", 0.0, 30.0, 0),
+        ("mel_spectrogram", 30.0, 12.0, 0),
+        ("preprocess", 42.0, 3.0, 0),
+    ]
+    assert trace.total_ms() == 45.0
+
+
+def test_rest_is_what_a_function_does_around_the_stages_that_it_is_handed(clock):
+    trace = Trace()
+    with tracing(trace):
+        clock.work(1)  # outside: nobody's
+        with rest("cache"):
+            clock.work(2)
+            with span("load_audio"):
+                clock.work(3)
+                with span("decode"):
+                    clock.work(4)
+            with span("mel"):
+                clock.work(5)
+            clock.work(6)
+        with rest("cache"), span("all"):
+            clock.work(7)
+    assert as_bars(trace) == [
+        ("cache", 1.0, 2.0, 0),
+        ("load_audio", 3.0, 7.0, 0),
+        ("decode", 6.0, 4.0, 1),
+        ("mel", 10.0, 5.0, 0),
+        ("cache", 15.0, 6.0, 0),
+        ("all", 21.0, 7.0, 0),
+    ]
+    assert trace.timings_ms()["cache"] == 8.0
+
+
+def test_rest_inside_a_span_and_without_a_trace(clock):
+    with rest("nobody"):
+        clock.work(1)
+    trace = Trace()
+    with tracing(trace), span("outer"), contextlib.suppress(RuntimeError), rest("cache"):
+        clock.work(2)
+        raise RuntimeError
+    assert as_bars(trace) == [("outer", 0.0, 2.0, 0), ("cache", 0.0, 2.0, 1)]
+
+
+class Cuda:
+    """torch as a GPU's host sees it: `synchronize` takes as long as what was queued."""
+
+    def __init__(self, clock, initialized=True):
+        self.clock, self.queued_ms, self.initialized, self.n_waits = clock, 0.0, initialized, 0
+        self.cuda = self
+
+    def is_initialized(self):
+        return self.initialized
+
+    def synchronize(self):
+        self.n_waits += 1
+        self.clock.work(self.queued_ms)
+        self.queued_ms = 0.0
+
+
+def test_a_gpus_work_is_counted_where_it_was_asked_for(clock, monkeypatch):
+    torch = Cuda(clock)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    trace = Trace()
+    with tracing(trace):
+        torch.queued_ms = 5.0  # somebody else's, before
+        with span("inference", gpu=True):
+            clock.work(1)
+            torch.queued_ms = 40.0
+        with span("postprocess"):
+            clock.work(2)
+    assert trace.timings_ms() == {"inference": 41.0, "postprocess": 2.0, "total": 48.0}
+    torch.n_waits = 0
+    with span("inference", gpu=True):  # nobody measures: nothing waits
+        torch.queued_ms = 1.0
+    assert torch.n_waits == 0
+
+
+def test_without_cuda_nothing_waits(clock, monkeypatch):
+    torch = Cuda(clock, initialized=False)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with tracing(Trace()), span("inference", gpu=True):
+        pass
+    monkeypatch.delitem(sys.modules, "torch")
+    trace = Trace()
+    with tracing(trace), span("inference", gpu=True):
+        clock.work(1)
+    assert torch.n_waits == 0
+    assert trace.timings_ms()["inference"] == 1.0
+
+
+def test_an_error_of_the_gpu_is_not_hidden_by_waiting_for_it(clock, monkeypatch):
+    torch = Cuda(clock)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    trace = Trace()
+    with pytest.raises(KeyError), tracing(trace), span("inference", gpu=True):
+        raise KeyError
+    assert [s.name for s in trace.spans()] == ["inference"]
+    assert torch.n_waits == 1
+
+
 # --- threads ---
 
 
@@ -269,6 +378,9 @@ def test_ring_keeps_the_last_runs_only():
     for i in range(10):
         kept.add(run_of(a=float(i)), f"song-{i}")
     assert [run.label for run in kept.runs()] == ["song-7", "song-8", "song-9"]
+    assert [run.number for run in kept.runs()] == [8, 9, 10]
+    assert [run.number for run in kept.runs(after=9)] == [10]
+    assert kept.n_added == 10
     assert kept.percentiles()["a"].p50 == pytest.approx(8.0)
 
 
@@ -280,6 +392,18 @@ def test_a_kept_run_does_not_change_any_more(clock):
     trace.add("b", 5.0)
     assert run.timings_ms == {"a": 1.0, "total": 1.0}
     assert [s.name for s in run.spans] == ["a"]
+
+
+def test_a_run_knows_when_it_began_and_whether_its_answer_was_known():
+    trace = Trace()
+    before = time.time()
+    with tracing(trace), span("cache"):
+        time.sleep(0.01)
+    run = Profiler().add(trace, "song")
+    assert before - 0.1 <= run.started_at <= run.ended_at + 0.1
+    assert run.ended_at - run.started_at >= 0.009
+    assert run.cached
+    assert not Profiler().add(run_of(inference=1.0)).cached
 
 
 def test_no_runs_no_percentiles():
@@ -299,6 +423,38 @@ def test_resources_of_this_process():
     assert 0 < resources.memory_available_mb <= resources.memory_total_mb
     assert resources.process_threads >= 1
     assert bool(resources.gpus) != bool(resources.gpu_note)
+
+
+def test_the_processes_that_decode_are_seen_too():
+    code = "import time; held = bytearray(40_000_000); print('there', flush=True)\nwhile True: time.sleep(0)"
+    kept = Profiler()
+    assert kept.resources().n_workers == 0
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            kept.resources()
+            time.sleep(0.3)
+            resources = kept.resources()
+        finally:
+            process.kill()
+    assert resources.n_workers == 1
+    assert resources.workers_rss_mb > 40
+    assert resources.workers_cpu_percent > 0
+    assert kept.resources().n_workers == 0
+
+
+def test_what_is_written_to_disk_is_counted(tmp_path):
+    kept = Profiler()
+    before = kept.resources().written_mb
+    if before is None:
+        pytest.skip("this system does not say what a process writes")
+    with open(tmp_path / "some", "wb") as file:
+        file.write(bytes(3 * 2**20))
+        file.flush()
+        os.fsync(file.fileno())
+    after = kept.resources().written_mb
+    assert after >= before
+    assert after - before < 1000
 
 
 class NVMLError(Exception):
@@ -367,5 +523,5 @@ def test_no_gpu_is_said_plainly(monkeypatch, module, words):
 
 def test_module_loads_no_torch_and_no_nvml():
     code = "import sys, acoustic.profiler; sys.exit(bool({'torch', 'pynvml'} & set(sys.modules)))"
-    root = Path(profiler.__file__).parents[1]
+    root = Path(profiler.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
