@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,15 +63,23 @@ def hear(path: PathLike, mel: MelSpec, spec: SegmentSpec, settings: Settings) ->
     """All that the network and the verdict need of a file; raises AudioError.
 
     Where the rules are on, `meta["descriptors"]` are their measurements, or {"problem": why there are none}.
+    `meta["timings_ms"]` is stage -> ms, in their order: whoever measures the run may be in another process.
     """
-    entry = mels_of(*read(path, mel, spec, settings), mel, settings)
-    if not settings.rules:
-        return entry
-    try:
-        described: dict[str, Any] = describe(path, mel.sample_rate, settings).to_dict()
-    except AudioError as error:  # the verdict stands without them
-        described = {"problem": error.message}
-    return CacheEntry(entry.arrays, {**entry.meta, "descriptors": described})
+    moments = [time.perf_counter()]
+    chosen, about = read(path, mel, spec, settings)
+    moments.append(time.perf_counter())
+    entry = mels_of(chosen, about, mel, settings)
+    moments.append(time.perf_counter())
+    found: dict[str, Any] = {}
+    if settings.rules:
+        try:
+            found["descriptors"] = describe(path, mel.sample_rate, settings).to_dict()
+        except AudioError as error:  # the verdict stands without them
+            found["descriptors"] = {"problem": error.message}
+        moments.append(time.perf_counter())
+    took = (1e3 * (end - start) for start, end in itertools.pairwise(moments))
+    timings = dict(zip(("load_audio", "mel_spectrogram", "descriptors"), took, strict=False))
+    return CacheEntry(entry.arrays, {**entry.meta, **found, "timings_ms": timings})
 
 
 # --- in a worker process ---
