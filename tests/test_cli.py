@@ -191,3 +191,40 @@ def test_doctor_survives_a_missing_library(env: Settings, monkeypatch: pytest.Mo
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.strip() == "['imports'] True", done.stderr
+
+
+def test_a_command_loads_its_own_family_alone() -> None:
+    code = (
+        "import sys; from acoustic.cli import app\n"
+        "app(['library', '--help'], standalone_mode=False)\n"
+        "print(*(name for name in sys.modules if name.startswith('acoustic.cli.')), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) == {
+        *("acoustic.cli.leaving", "acoustic.cli.library", "acoustic.cli.arguments", "False")
+    }
+
+
+def test_all_commands_are_listed_and_the_nearest_is_named() -> None:
+    wide = {"COLUMNS": "200"}
+    shown = runner.invoke(app, ["--help"], env=wide).stdout
+    for command in ("analyze", "evaluate", "scan", "library", "tag", "train", "personal", "models", "doctor"):
+        assert f" {command} " in shown
+        of_its_own = runner.invoke(app, [command, "--help"], env=wide)
+        assert of_its_own.exit_code == 0
+        assert f" {command} [OPTIONS]" in of_its_own.stdout
+    assert "'personal'" in runner.invoke(app, ["personl"], env=wide).stderr
+
+
+def test_what_is_printed_last_reaches_a_pipe_and_a_pipe_that_is_closed_is_no_traceback() -> None:
+    from acoustic import __version__
+
+    args = [sys.executable, "-m", "acoustic", "--version"]
+    done = subprocess.run(args, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == f"{__version__}\n"
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in said

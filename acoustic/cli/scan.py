@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from .. import terminal
 from ..errors import SettingsError
 from ..kept import ScanProgress, shown_path
 from .arguments import DeviceOption, JsonOption, LibraryOption, ModelOption, NoPersonalOption, settings_of
+from .leaving import leave
 
 app = typer.Typer()
 
@@ -66,7 +66,7 @@ def scan(
     else:
         _tell(done, counts, first)
     if done.state == "cancelled":
-        _leave(0 if watch else STOPPED)
+        leave(0 if watch else STOPPED)  # a thread that loads the network would be waited for, for many seconds
     raise typer.Exit(1 if counts else 0)
 
 
@@ -122,10 +122,3 @@ def _until_interrupted() -> Iterator[threading.Event]:
     finally:
         for kind in kinds:
             signal.signal(kind, before[kind])
-
-
-def _leave(status: int) -> None:
-    """End the process now: a thread that is loading the network would be waited for, for many seconds."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
