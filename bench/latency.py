@@ -12,38 +12,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import librosa
 import numpy as np
-import soundfile
 
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.settings import Settings, prepare_process
 
-FORMATS = ("mp3", "flac", "wav", "ogg")
-SECONDS, RATE = 180, 44_100
-
-
-def write_song(path: Path, seed: int) -> None:
-    """Chords, bass and a beat in stereo; in blocks, because long Vorbis writes crash libsndfile."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(SECONDS * RATE) / RATE
-    beat = np.exp(-((t * 2.1) % 1.0) * 12)
-    tone = sum(np.sin(2 * np.pi * hz * t) for hz in rng.uniform(60, 1500, 6)) / 12
-    mono = tone * (0.5 + 0.5 * beat) + 0.1 * beat * rng.normal(0, 1, len(t))
-    stereo = np.stack([mono, np.roll(mono, 400)], axis=1).astype(np.float32) * 0.6
-    with soundfile.SoundFile(path, "w", RATE, 2) as out:
-        for start in range(0, len(stereo), RATE):
-            out.write(stereo[start : start + RATE])
-
-
-def elapsed_ms(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) * 1e3
+from .songs import FORMATS, write_song
+from .timing import elapsed_ms
 
 
 def main() -> None:

@@ -1,0 +1,194 @@
+"""More files, more decode workers: files a second, memory, and how busy the network is kept.
+
+    python -m bench.scaling [--files 1 10 100 1000] [--workers 1 2] [--json FILE]
+
+The embedded model on songs of three minutes (MP3, FLAC, WAV in turn); a few are made here and linked under as many
+names as are asked for, with the cache off, so that each name is decoded and asked about anew. Then ViT-B/16 (random
+weights) on WAV, where the network is what limits: there its lane should rest for hardly a moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from acoustic.engine import OptimizedAudioClassifier
+from acoustic.network.registry import EMBEDDED_MODEL
+from acoustic.records import Failure, Votes
+
+from .machine import MB, Machine, this_machine
+from .made_model import write_vit_b16
+from .ours import chosen, ready_classifier
+from .songs import write_songs
+
+N_SONGS = 9
+FORMATS = ("mp3", "flac", "wav")
+LIMIT_FORMATS = ("wav",)
+N_LIMITED = 48
+MIN_BUSY = 0.85
+"""Target for the share of the time that the lane is busy, where inference is the limit."""
+SETTLED = 0.1
+"""Share of the files after which memory should not grow any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One run over `n_files`. `lane_busy` is the share of the time that the network was computing; memory in MB, at
+    the end and its growth since a tenth of the files was done (0 for a run of less than ten)."""
+
+    what: str
+    backend: str
+    n_workers: int
+    n_files: int
+    seconds: float
+    lane_busy: float
+    rss_mb: float
+    grown_mb: float
+
+    @property
+    def files_a_second(self) -> float:
+        return self.n_files / self.seconds
+
+
+class Watched:
+    """A backend that knows for how long it has been asked. Stands between the lane and the backend."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.busy_s = 0.0
+
+    def __call__(self, mels: np.ndarray) -> Votes:
+        start = time.perf_counter()
+        try:
+            votes: Votes = self._backend(mels)
+            return votes
+        finally:
+            self.busy_s += time.perf_counter() - start
+
+
+def watch(classifier: OptimizedAudioClassifier) -> Watched:
+    """From now on the classifier's lane asks through what is returned. The lane must be idle."""
+    lane = classifier._lane
+    lane._backend = watched = Watched(lane._backend)
+    return watched
+
+
+class Memory:
+    """The resident memory of this process, sampled while it works."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.samples: list[tuple[int, float]] = []
+
+    def note(self, n_done: int) -> None:
+        self.samples.append((n_done, self._process.memory_info().rss / MB))
+
+    def grown_mb(self) -> float:
+        """From when SETTLED of the files were done to the end, as a line through the samples in between has it: a
+        single one holds whatever songs were being decoded at that moment."""
+        last = self.samples[-1][0]
+        settled = [(n, mb) for n, mb in self.samples if n >= SETTLED * last]
+        if last < 10 or len(settled) < 3:
+            return 0.0
+        n, mb = np.asarray(settled, np.float64).T
+        return float(np.polyfit(n, mb, 1)[0] * (n[-1] - n[0]))
+
+
+def run(classifier: OptimizedAudioClassifier, paths: Sequence[Path], what: str) -> Scale:
+    """All `paths` once. Raises RuntimeError where one has no answer."""
+    watched, memory = watch(classifier), Memory()
+    start = time.perf_counter()
+    for n_done, (_, answer) in enumerate(classifier.analyze_many(paths), start=1):
+        if isinstance(answer, Failure):
+            raise RuntimeError(f"{answer.path}: {answer.error['message']}")
+        memory.note(n_done)
+    seconds = time.perf_counter() - start
+    return Scale(
+        what,
+        chosen(classifier),
+        classifier.settings.decode_workers,
+        len(paths),
+        seconds,
+        watched.busy_s / seconds,
+        memory.samples[-1][1],
+        memory.grown_mb(),
+    )
+
+
+def linked(songs: Sequence[Path], n: int, folder: Path) -> list[Path]:
+    """`n` names for `songs` in turn; hard links, so that a thousand songs of three minutes need no disk."""
+    folder.mkdir()
+    paths = []
+    for i in range(n):
+        song = songs[i % len(songs)]
+        path = folder / f"{i}{song.suffix}"
+        os.link(song, path)
+        paths.append(path)
+    return paths
+
+
+def shipped(folder: Path, n_files: Sequence[int], n_workers: Sequence[int]) -> Iterator[Scale]:
+    """The embedded model, over each number of files with each number of decode workers."""
+    songs = write_songs(folder / "songs", N_SONGS, FORMATS)
+    for workers in n_workers:
+        with ready_classifier(EMBEDDED_MODEL, folder, decode_workers=workers) as classifier:
+            run(classifier, songs, "")  # buffers and threads of the first files
+            for n in n_files:
+                yield run(classifier, linked(songs, n, folder / f"{workers}-{n}"), "as it ships")
+
+
+def limited(folder: Path, n_files: int = N_LIMITED, n_workers: int = 2) -> Scale:
+    """ViT-B/16 with its card's segments on songs that are quickly decoded: the network is the limit."""
+    songs = write_songs(folder / "limited", min(N_SONGS, n_files), LIMIT_FORMATS)
+    with ready_classifier(write_vit_b16(folder), folder, decode_workers=n_workers) as classifier:
+        return run(classifier, linked(songs, n_files, folder / "limited-links"), "ViT-B/16, inference the limit")
+
+
+def table(machine: Machine, scales: Sequence[Scale]) -> str:
+    lines = [
+        machine.sentence(),
+        "",
+        "| | backend | decode workers | files | files a second | lane busy | RSS MB at the end | grown MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in scales:
+        lines.append(
+            f"| {one.what} | {one.backend} | {one.n_workers} | {one.n_files:,} | {one.files_a_second:.1f} "
+            f"| {one.lane_busy:.2f} | {one.rss_mb:,.0f} | {one.grown_mb:+.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, nargs="+", default=[1, 10, 100, 1_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    machine = this_machine()
+    with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as name:
+        scales = [*shipped(Path(name), args.files, args.workers), limited(Path(name))]
+    print(table(machine, scales))
+    busy = scales[-1].lane_busy
+    print(
+        f"\nlane busy where inference is the limit: {busy:.2f}, target {MIN_BUSY}: "
+        f"{'reached' if busy >= MIN_BUSY else 'missed'}"
+    )
+    if args.json:
+        content = {"machine": dataclasses.asdict(machine), "scales": [dataclasses.asdict(one) for one in scales]}
+        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
