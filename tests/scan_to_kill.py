@@ -1,5 +1,6 @@
 """A scan without a network, to be killed: `python -m tests.scan_to_kill LIBRARY FOLDER`. Worker processes look at the
-files, analyses are made up; prints how many files are finished, again and again once there are some."""
+files, analyses are made up; prints how many files are finished and the memory in MB, again and again once there are
+some."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from acoustic.errors import CorruptAudioError
-from acoustic.kept import SongTags
+from acoustic.kept import ScanProgress, SongTags
 from acoustic.library import scan as module
 from acoustic.library.database import Database
 from acoustic.library.scan import Looked, Stages, alone, scan_files
@@ -53,8 +56,13 @@ def main(library: str, folder: str) -> None:
             os.fsencode(folder),
             model_id,
             stages,
-            on_progress=lambda p: p.n_finished and print(p.state, p.n_finished, flush=True),  # noqa: T201
+            on_progress=tell,
         )
+
+
+def tell(progress: ScanProgress) -> None:
+    if progress.n_finished:
+        print(progress.state, progress.n_finished, psutil.Process().memory_info().rss >> 20, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
