@@ -59,7 +59,15 @@ def test_a_block_is_watched_to_its_end() -> None:
     sampler = Sampler(Machine(), every_s=0.01)
     with sampler.watching():
         wait_until(lambda: len(sampler.samples()) >= 5)
-    wait_until(lambda: n_threads() == 0)
+    assert n_threads() == 0
+
+
+def test_a_short_block_has_a_reading_of_its_end() -> None:
+    sampler = Sampler(Machine(), every_s=60.0)
+    with sampler.watching():
+        pass
+    assert len(sampler.samples()) == 1
+    assert not sampler.running
 
 
 def test_stop_does_not_wait_for_the_look_to_end() -> None:

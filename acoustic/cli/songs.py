@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,10 @@ def analyze(
     descriptors: Annotated[
         bool, typer.Option("--descriptors", help="Measure tempo, beat, low frequencies, voice.")
     ] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Write where the time went as Chrome trace JSON.", metavar="TRACE.json"),
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile in the background.")] = False,
     no_personal: NoPersonalOption = False,
 ) -> None:
@@ -56,19 +61,20 @@ def analyze(
     with made as station, terminal.progress(len(paths)) as step:
         station.classifier.warm_up(described=descriptors)
         tell_personal(station)
-        results = _in_order(station.analyze(paths, descriptors=descriptors))
-        if as_json:
-            for result in results:
-                failed += isinstance(result, Failure)
-                terminal.out(json.dumps(result.to_dict(top_k), ensure_ascii=False, allow_nan=False))
-                step()
-        else:
-            rows = []
-            for result in results:
-                failed += isinstance(result, Failure)
-                rows.append(result)
-                step()
-            terminal.print_results(rows, top_k)
+        with _profiled(station, profile) as watched:
+            results = _in_order(watched(station.analyze(paths, descriptors=descriptors)))
+            if as_json:
+                for result in results:
+                    failed += isinstance(result, Failure)
+                    terminal.out(json.dumps(result.to_dict(top_k), ensure_ascii=False, allow_nan=False))
+                    step()
+            else:
+                rows = []
+                for result in results:
+                    failed += isinstance(result, Failure)
+                    rows.append(result)
+                    step()
+                terminal.print_results(rows, top_k)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -106,6 +112,24 @@ def evaluate(
     else:
         terminal.print_evaluation(result)
     raise typer.Exit(1 if result["n_failed"] else 0)
+
+
+@contextmanager
+def _profiled(station: Any, profile: Path | None) -> Iterator[Callable[[Iterator[Any]], Iterator[Any]]]:
+    """What is analysed within the block goes to the file `profile`, if one is named: pass the results through."""
+    if profile is None:
+        yield lambda results: results
+        return
+    from ..workstation.performance import trace_file
+
+    with trace_file(station, profile) as trace:
+
+        def collected(results: Iterator[Any]) -> Iterator[Any]:
+            for result in results:
+                trace.collect()
+                yield result
+
+        yield collected
 
 
 def _expand(files: Sequence[str]) -> Iterator[str]:

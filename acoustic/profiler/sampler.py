@@ -14,6 +14,8 @@ from .resources import Resources
 EVERY_S = 1.0
 FIRST_S = 0.25
 """from the start to the first sample"""
+LAST_S = 5.0
+"""longest that the end of a watched block waits for its last reading"""
 N_SAMPLES = 600
 WATCHED_S = 8.0
 """how long after a look somebody still counts as watching"""
@@ -71,7 +73,7 @@ class Sampler:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Take readings throughout the block."""
+        """Take readings throughout the block; the last is of its end."""
         with self._lock:
             self._n_holding += 1
             self._start()
@@ -80,7 +82,11 @@ class Sampler:
         finally:
             with self._lock:
                 self._n_holding -= 1
+                watched = self._n_holding or time.monotonic() < self._until
+                thread = None if watched else self._thread
             self._wake.set()
+            if thread is not None:
+                thread.join(LAST_S)
 
     def stop(self) -> None:
         """Nobody looks any more; the thread ends soon."""

@@ -67,7 +67,7 @@ class Trace:
     def add_all(self, stages_ms: Mapping[str, float]) -> None:
         """Stages that another process measured: they followed each other, in this order, and the last ended now."""
         end_ns, depth = time.perf_counter_ns(), self._depth_here()
-        for name, ms in reversed(stages_ms.items()):
+        for name, ms in reversed(list(stages_ms.items())):
             start_ns = end_ns - round(ms * NS_PER_MS)
             self._record(name, start_ns, end_ns, depth)
             end_ns = start_ns

@@ -1,0 +1,147 @@
+"""Which stage holds the songs up, and what would help: said only from what was measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..profiler import Run
+
+HALF = 0.5
+"""a stage is the bottleneck from this share of the time on"""
+N_RUNS = 50
+"""the last runs that are looked at"""
+MIN_SAVING_MS = 1.0
+"""less than that a song is not worth a sentence"""
+
+NAMES = {
+    "load_audio": "decoding",
+    "mel_spectrogram": "the spectrogram",
+    "preprocess": "preparing the segments",
+    "postprocess": "weighing the votes",
+    "descriptors": "measuring tempo and beat",
+    "cache": "the cache",
+}
+"""stage -> what a sentence calls it; `inference` and `wait` are told together, as the network's time"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """`stage` takes `share` (0.5 to 1) of the time of the last `n_runs` songs; `sentence` says so, and what helps."""
+
+    stage: str
+    share: float
+    n_runs: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a sentence may lean on: how many workers decode on how many cores, segments a song, `Backend.describe()`."""
+
+    n_workers: int
+    n_cores: int
+    n_segments: int
+    denoise: bool
+    backend: Mapping[str, Any]
+
+
+def find(runs: Sequence[Run], here: Circumstances) -> Bottleneck | None:
+    """The stage that takes half of the time or more over the last runs; None where none does."""
+    last = runs[-N_RUNS:]
+    total = sum(run.timings_ms["total"] for run in last)
+    if total <= 0:
+        return None
+    sums: dict[str, float] = {}
+    for run in last:
+        for stage, ms in run.timings_ms.items():
+            if stage != "total":
+                sums[stage] = sums.get(stage, 0.0) + ms
+    network = sums.pop("inference", 0.0)
+    waiting = sums.pop("wait", 0.0)
+    sums["inference"] = network + waiting
+    stage = max(sums, key=lambda name: sums[name])
+    share = min(1.0, sums[stage] / total)
+    if share < HALF:
+        return None
+    if stage == "inference":
+        sentence = _of_network(network / total, waiting / total, here)
+    elif stage == "load_audio":
+        sentence = _of_decoding(share, here)
+    else:
+        more = ": denoising is part of it" if stage == "mel_spectrogram" and here.denoise else ""
+        sentence = f"{_named(stage)} is {_percent(share)} of the time{more}"
+    return Bottleneck(stage, share, len(last), f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+def _of_decoding(share: float, here: Circumstances) -> str:
+    says = f"decoding is {_percent(share)} of the time"
+    if here.n_workers < here.n_cores:
+        return f"{says}: add a worker (`decode_workers` is {here.n_workers}, and there are {here.n_cores} cores)"
+    return f"{says}, and {here.n_workers} workers decode already on {here.n_cores} cores"
+
+
+def _of_network(inference: float, waiting: float, here: Circumstances) -> str:
+    says = f"inference is {_percent(inference)} of the time"
+    if waiting >= inference:
+        says = f"waiting for the network is {_percent(waiting)} of the time, because several songs ask at once"
+    elif waiting >= 0.1:
+        says += f", waiting for it another {_percent(waiting)}"
+    return f"{says}: {_other_backend(here)}"
+
+
+def _other_backend(here: Circumstances) -> str:
+    """What another backend would save, if one was measured to be faster."""
+    used, others = _measured(here.backend)
+    if used is None or not others:
+        return "no other backend was measured on this machine"
+    saved, best = max(((_saving_ms(used, other, here.n_segments), other) for other in others), key=lambda pair: pair[0])
+    if saved < MIN_SAVING_MS:
+        return f"of what was measured at start, {_what(used)} is the fastest"
+    would = f"{_what(best)} would save about {saved:.0f} ms a song, measured at start"
+    state = str(best.get("state", ""))
+    if state == "inaccurate":
+        cosine = best.get("cosine")
+        told = f" (cosine of its answers {cosine:.4f})" if isinstance(cosine, (int, float)) else ""
+        return f"{would}, but it is not accurate enough{told}"
+    if state in ("compiling", "waiting", "measuring"):
+        return f"{would}, and is being made ready"
+    return f"{would}: set `backend` to {best.get('backend')} and `precision` to {best.get('precision')}"
+
+
+def _measured(backend: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
+    """(the candidate in use, the others), those of which times are known."""
+    timed = [one for one in backend.get("candidates") or () if isinstance(one.get("ms"), Mapping) and one["ms"]]
+    in_use = [one for one in timed if one.get("state") == "in use"] or [
+        one
+        for one in timed
+        if (one.get("backend"), one.get("precision")) == (backend.get("name"), backend.get("precision"))
+    ]
+    used = in_use[0] if in_use else None
+    return used, [one for one in timed if one is not used]
+
+
+def _saving_ms(used: Mapping[str, Any], other: Mapping[str, Any], n_segments: int) -> float:
+    """ms a song by the times of the batch that both were measured with and that is nearest to a song's segments;
+    minus infinity where there is none."""
+    sizes = {int(size) for size in used["ms"]} & {int(size) for size in other["ms"]}
+    if not sizes:
+        return -math.inf
+    size = min(sizes, key=lambda n: (abs(n - n_segments), n))
+    return (float(used["ms"][str(size)]) - float(other["ms"][str(size)])) / size * n_segments
+
+
+def _what(candidate: Mapping[str, Any]) -> str:
+    backend, precision = candidate.get("backend", ""), candidate.get("precision", "")
+    article = "an" if str(precision)[:1] in "aeiou8" else "a"
+    return f"{article} {precision} backend ({backend})"
+
+
+def _named(stage: str) -> str:
+    return NAMES.get(stage, stage.replace("_", " "))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,160 @@
+"""What if? Two ways to analyse, on the same song, side by side: the time of each stage and the change of the verdict.
+
+The two take turns (ABBA), so that whatever else the machine does strikes both; nothing is cached, and nothing of it is
+kept: neither in the workstation's runs nor in its library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import SettingsError, StoppedError
+from ..records import Analysis, printable
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..engine import OptimizedAudioClassifier, PathLike
+    from .station import Workstation
+
+N_ROUNDS = 5
+READY_S = 120.0
+"""longest that is waited for a backend which is still being measured or compiled"""
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to analyse: the settings of these names. `n_segments` 0 is the model's own number."""
+
+    n_segments: int = 0
+    backend: str = "auto"
+    precision: str = "auto"
+    denoise: bool = False
+
+    def applied(self, settings: Settings) -> Settings:
+        """`settings` with these; SettingsError for what is none of them, or out of range."""
+        asked = dataclasses.asdict(self)
+        Settings.load({}, **asked)  # the one place that knows names and ranges
+        return dataclasses.replace(settings, **asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one way gave: medians over the rounds, and its verdict."""
+
+    choice: Choice
+    backend: Mapping[str, Any]
+    """`Backend.describe()` when the rounds were over"""
+    ready: bool
+    """False where the backend was still being measured or compiled during the rounds"""
+    n_segments: int
+    medians_ms: Mapping[str, float]
+    top_genre: str
+    top_confidence: float
+    needs_review: bool
+    review_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two sides of the same song. `moved` is the genre whose probability changed most, from the first side's to the
+    second's; `faster` how many times as fast the second is (below 1: slower)."""
+
+    file: str
+    n_rounds: int
+    sides: tuple[Side, Side]
+    moved: tuple[str, float, float]
+    faster: float
+
+
+def compare(
+    workstation: Workstation,
+    path: PathLike,
+    choices: tuple[Choice, Choice],
+    *,
+    n_rounds: int = N_ROUNDS,
+    on_step: OnStep = lambda words: None,
+    cancel: threading.Event | None = None,
+) -> Difference:
+    """Analyse the song at `path` in both ways, `n_rounds` times each.
+
+    Raises AudioError for a song that cannot be analysed, BackendError for a backend that is not here, SettingsError for
+    a choice that is none, StoppedError once `cancel` is set.
+    """
+    from ..engine import OptimizedAudioClassifier
+
+    if n_rounds < 1:
+        raise SettingsError(f"n_rounds is {n_rounds}, but there must be at least 1")
+    cancel = cancel or threading.Event()
+    settings = [choice.applied(workstation.settings) for choice in choices]
+    with ExitStack() as stack:
+        made: list[OptimizedAudioClassifier] = []
+        ready: list[bool] = []
+        for name, one in zip(("first", "second"), settings, strict=True):
+            on_step(f"making the {name} way ready")
+            _stop_if(cancel)
+            classifier = stack.enter_context(OptimizedAudioClassifier(settings=one, cache=False))
+            classifier.personal = workstation.classifier.personal
+            made.append(classifier)
+            ready.append(_wait_until_ready(classifier, cancel))
+            classifier.warm_up(described=one.rules)
+            classifier.analyze(path)  # the file is in the system's memory, and every lazy part has run
+        analyses: tuple[list[Analysis], list[Analysis]] = ([], [])
+        for round_ in range(n_rounds):
+            on_step(f"round {round_ + 1} of {n_rounds}")
+            for i in (0, 1) if round_ % 2 == 0 else (1, 0):
+                _stop_if(cancel)
+                analyses[i].append(made[i].analyze(path))
+        sides = [_side(choices[i], made[i].backend.describe(), ready[i], analyses[i]) for i in range(2)]
+    first, second = (analyses[i][0].verdict.probabilities for i in range(2))
+    at = int(np.argmax(np.abs(second - first)))
+    return Difference(
+        file=printable(str(path)),
+        n_rounds=n_rounds,
+        sides=(sides[0], sides[1]),
+        moved=(made[0].labels[at], float(first[at]), float(second[at])),
+        faster=sides[0].medians_ms["total"] / max(sides[1].medians_ms["total"], 1e-6),
+    )
+
+
+def _side(choice: Choice, backend: Mapping[str, Any], ready: bool, analyses: Sequence[Analysis]) -> Side:
+    stages = dict.fromkeys(stage for one in analyses for stage in one.timings_ms if stage != "total")
+    verdict = analyses[0].verdict
+    return Side(
+        choice=choice,
+        backend=backend,
+        ready=ready,
+        n_segments=len(verdict.segment_probabilities),
+        medians_ms={
+            stage: statistics.median(one.timings_ms.get(stage, 0.0) for one in analyses) for stage in (*stages, "total")
+        },
+        top_genre=verdict.top_genre,
+        top_confidence=verdict.top_confidence,
+        needs_review=verdict.needs_review,
+        review_reasons=verdict.review_reasons,
+    )
+
+
+def _wait_until_ready(classifier: OptimizedAudioClassifier, cancel: threading.Event) -> bool:
+    """Whether the backend has settled: what is compared should be what would be used."""
+    until = time.monotonic() + READY_S
+    while classifier.backend.describe().get("state") == "measuring":
+        _stop_if(cancel)
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _stop_if(cancel: threading.Event) -> None:
+    if cancel.is_set():
+        raise StoppedError("the comparison was stopped", "Start it again when you like.")
