@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from acoustic.errors import ManifestError, ModelError
 from acoustic.kept import NOT_MUSIC, SongTags, Track
+from acoustic.library.fitting import track_answers
+from acoustic.records import Descriptors
+from acoustic.verdict.rules import apply_rules
 from acoustic.workstation import Workstation, learning, reviewing
 from tests import made_reviews as made
 
@@ -235,3 +239,40 @@ def test_the_file_of_a_song_is_one_that_is_there(station, tmp_path):
         reviewing.heard_file(station, ids[1])
     with pytest.raises(Exception, match="no song 99"):
         reviewing.heard_file(station, 99)
+
+
+def test_songs_that_were_heard_with_rules_are_read_anew_with_them(station):
+    songs = some_songs()
+    ids = fill(station, songs)
+    classical = [t for s, t in zip(songs, ids, strict=True) if s.path.split(b"/")[-1].startswith(b"1-")]
+    measured = Descriptors(tempo_bpm=170.0, beat_strength=0.9, low_freq_ratio=0.1, vocal_presence=0.9)
+
+    def with_rules(db):
+        sql = "UPDATE analyses SET descriptors = ? WHERE track_id = ?"
+        return [db.execute(sql, (json.dumps(measured.to_dict()), t)).rowcount for t in classical]
+
+    assert sum(station.library.database.write(with_rules)) == 25
+    [(model_id,)] = station.library.database.read(lambda db: db.execute("SELECT id FROM models").fetchall())
+    plain = dict(zip(ids, verdicts(station), strict=True))
+    station.library.tracks.reread(reviewing.judge(station, None), "", model_id)
+    ruled = dict(zip(ids, verdicts(station), strict=True))
+    assert {t for t in ids if plain[t][2:4] != pytest.approx(ruled[t][2:4])} <= set(classical)
+    for track in classical:
+        before, after = (json.loads(one[track][10]) for one in (plain, ruled))
+        expected, applied = apply_rules(tuple(before), np.array(list(before.values())), measured)
+        assert list(after.values()) == pytest.approx(list(expected), rel=1e-3)
+        assert len(applied) == 3
+
+    said_by_genre(station, songs, ids, 10)
+    offer = learning.learn(station)
+    learning.accept(station, offer)
+    now = dict(zip(ids, verdicts(station), strict=True))
+    assert {t for t in ids if ruled[t][2] != now[t][2]} == {c.track_id for c in offer.changes}
+    assert all(now[c.track_id][3] == pytest.approx(c.confidence) for c in offer.changes)
+    personal = station.personal()
+    for one in station.library.tracks.votes(classical):
+        assert one.descriptors == measured
+        read = track_answers(personal.read(one.votes).logits, np.zeros(len(one.votes), int), personal.calibration)[0]
+        assert json.loads(now[one.track_id][10]) == pytest.approx(
+            dict(zip(personal.labels, apply_rules(personal.labels, read, measured)[0], strict=True))
+        )

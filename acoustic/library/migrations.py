@@ -198,4 +198,17 @@ MIGRATIONS = (
         CREATE INDEX analyses_of_track ON analyses (track_id, id, model_id, duration_s);
         """,
     ),
+    Migration(
+        "0006 descriptors",
+        """
+        ALTER TABLE analyses ADD COLUMN descriptors TEXT;  -- JSON: what rules went by; NULL where they were off
+        """,
+    ),
+    Migration(
+        "0007 lineage",  # a content is known by what it was before a tag was written, and after
+        """
+        CREATE INDEX tag_writes_before ON tag_writes (digest_before);
+        CREATE INDEX tag_writes_after ON tag_writes (digest_after) WHERE digest_after IS NOT NULL;
+        """,
+    ),
 )

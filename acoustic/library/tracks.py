@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..kept import FileRecord, shown_path
-from ..records import Analysis, AudioWarning, Failure, Verdict, Votes, printable
+from ..records import Analysis, AudioWarning, Descriptors, Failure, Verdict, Votes, printable
 from .database import now
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class StoredVotes:
-    """The votes of an analysis as they are kept: tags and embeddings with half precision."""
+    """The votes of an analysis as they are kept: tags and embeddings with half precision. `descriptors` are there where
+    rules were on, and are what they went by."""
 
     analysis_id: int
     track_id: int
@@ -47,6 +48,7 @@ class StoredVotes:
     warnings: tuple[AudioWarning, ...]
     start_s: tuple[float, ...]
     end_s: tuple[float, ...]
+    descriptors: Descriptors | None = None
 
 
 Judge = Callable[[Sequence[StoredVotes]], Sequence[Verdict]]
@@ -252,7 +254,8 @@ def _keep_analysis(connection: Connection, track_id: int, model_id: int, analysi
     assert votes is not None  # the engine's analyses always carry them
     done = connection.execute(
         """INSERT INTO analyses (track_id, model_id, made_at, duration_s, analyzed_s, n_segments, places, logits,
-            tag_logits, embeddings, embedding, warnings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            tag_logits, embeddings, embedding, warnings, descriptors)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (track_id, model_id) DO NOTHING""",
         (
             *(track_id, model_id, now(), analysis.duration_s, analysis.analyzed_s, len(votes)),
@@ -262,6 +265,7 @@ def _keep_analysis(connection: Connection, track_id: int, model_id: int, analysi
             votes.embeddings.astype("<f2").tobytes(),
             analysis.embedding.astype("<f2").tobytes(),
             json.dumps([warning.to_dict() for warning in analysis.warnings]),
+            json.dumps(analysis.descriptors.to_dict()) if analysis.descriptors is not None else None,
         ),
     )
     if done.rowcount:
@@ -321,4 +325,5 @@ def _stored(row: Row) -> StoredVotes:
         warnings=tuple(AudioWarning(**warning) for warning in json.loads(row["warnings"])),
         start_s=tuple(float(s) for s in start_s),
         end_s=tuple(float(s) for s in end_s),
+        descriptors=Descriptors(**json.loads(row["descriptors"])) if row["descriptors"] is not None else None,
     )

@@ -23,6 +23,7 @@ from ..library.fitting import track_answers
 from ..library.personal import Base, PersonalModel
 from ..library.teaching import Lesson, Song
 from ..records import Votes
+from ..verdict.rules import apply_rules
 from .reviewing import judge
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _preview(
     changes: list[Change] = []
     n_read = n_leaving = 0
     for part in _parts(_heard(workstation, base, now_read)):
-        answers = _answers([one.votes for one in part], personal)
+        answers = _answers(part, personal)
         for one, best, confidence in zip(part, answers.argmax(axis=1), answers.max(axis=1), strict=True):
             n_read += 1
             before, after = now_read[one.track_id], personal.labels[best]
@@ -272,12 +273,17 @@ def _parts(stored: Iterator[StoredVotes]) -> Iterator[list[StoredVotes]]:
         yield part
 
 
-def _answers(votes: Sequence[Votes], personal: PersonalModel) -> np.ndarray:
-    """(n, C') probabilities of n songs, all at once."""
+def _answers(stored: Sequence[StoredVotes], personal: PersonalModel) -> np.ndarray:
+    """(n, C') probabilities of n songs, all at once; after rules, where these were on when the song was heard."""
+    votes = [one.votes for one in stored]
     logits = np.concatenate([v.logits for v in votes])
     together = Votes(logits, np.zeros((len(logits), 0), np.float32), np.concatenate([v.embeddings for v in votes]))
     song = np.repeat(np.arange(len(votes)), [len(v) for v in votes])
-    return track_answers(personal.read(together).logits, song, personal.calibration)
+    answers = track_answers(personal.read(together).logits, song, personal.calibration)
+    for i, one in enumerate(stored):
+        if one.descriptors is not None:
+            answers[i], _ = apply_rules(personal.labels, answers[i], one.descriptors)
+    return answers
 
 
 def _write_down(workstation: Workstation, offer: Offer, version: str, state: str) -> None:

@@ -14,7 +14,7 @@ from ..errors import LibraryError, StorageError
 from ..kept import shown_path
 from ..library.genres import settle
 from ..records import Analysis, Verdict, Votes
-from ..verdict.decision import calibrated, decide_many
+from ..verdict.decision import calibrated, decide, decide_many
 
 if TYPE_CHECKING:
     from ..library.personal import PersonalModel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def judge(workstation: Workstation, personal: PersonalModel | None) -> Judge:
     """Kept votes of the model that answers -> verdicts, as `personal` or (None) the model alone reads them.
 
-    Rules, which need descriptors, are not applied: the library keeps none.
+    Songs that were heard with rules on are read with them: the descriptors that they go by are kept.
     """
     card = workstation.card()
     how = personal if personal is not None else card
@@ -35,9 +35,21 @@ def judge(workstation: Workstation, personal: PersonalModel | None) -> Judge:
         votes = [one.votes for one in stored]
         if personal is not None:
             votes = _read_together(personal, votes)
-        return decide_many(
+        found = decide_many(
             votes, how.labels, card.tag_labels, how.calibration, warnings=[one.warnings for one in stored]
         )
+        for i, one in enumerate(stored):
+            if one.descriptors is not None:
+                found[i] = decide(
+                    votes[i],
+                    how.labels,
+                    card.tag_labels,
+                    how.calibration,
+                    descriptors=one.descriptors,
+                    use_rules=True,
+                    warnings=one.warnings,
+                )
+        return found
 
     return verdicts
 

@@ -11,7 +11,7 @@ from acoustic.errors import LibraryError
 from acoustic.kept import SongTags
 from acoustic.library.database import Database
 from acoustic.library.tracks import AT_ONCE, Known, StoredVotes, Tracks
-from acoustic.records import AudioWarning, Calibration, Verdict
+from acoustic.records import AudioWarning, Calibration, Descriptors, Verdict
 from acoustic.verdict.decision import decide
 from tests.scan_records import LABELS, TAGS, analysis, digest, failed, ok, votes
 
@@ -150,6 +150,13 @@ def test_votes_come_back_as_they_were(tracks: Tracks, model: int, scan: int) -> 
     assert first.votes.embeddings.dtype == np.float32
     assert first.warnings == (AudioWarning("CLIPPED", "loud"),)
     assert (first.start_s, first.end_s) == ((0.0, 10.0, 20.0), (10.0, 20.0, 30.0))
+    assert first.descriptors is None
+
+
+def test_what_rules_went_by_is_kept_with_the_votes(tracks: Tracks, model: int, scan: int) -> None:
+    measured = Descriptors(tempo_bpm=150.5, beat_strength=0.25, low_freq_ratio=None, vocal_presence=0.1)
+    tracks.record(scan, model, [replace(ok(b"/a", 1), result=analysis(seed=1, descriptors=measured))])
+    assert [one.descriptors for one in tracks.votes([1])] == [measured]
 
 
 def test_verdicts_are_read_anew_from_what_is_kept(tracks: Tracks, database: Database, model: int, scan: int) -> None:
