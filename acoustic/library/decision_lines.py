@@ -16,6 +16,8 @@ from .genres import tidy
 
 FORMAT, VERSION = "acousticsense decisions", 1
 MAX_LINE_BYTES = 1 << 20
+MAX_CONTENTS = 100
+"""how many digests one song is known by"""
 _KINDS = ("genre", "not_music", "skip", "undo")
 
 Key = tuple[str, str, str, str | None]
@@ -24,7 +26,7 @@ Key = tuple[str, str, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the history, checked."""
+    """One line of the history, checked. `known_as` are digests that the song had before tags were written into it."""
 
     digest: str
     n_bytes: int
@@ -34,6 +36,7 @@ class Line:
     said_genre: str
     said_confidence: float
     took_s: float | None
+    known_as: tuple[str, ...] = ()
 
 
 def encode(said: dict[str, Any]) -> bytes:
@@ -60,8 +63,11 @@ def parse(line: bytes) -> Line | None:
             )
         return None
     digest, n_bytes = said.get("digest"), said.get("n_bytes")
-    if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+    if not _is_digest(digest):
         _refuse("`digest` is not one: 64 hexadecimal digits")
+    known_as = said.get("known_as", [])
+    if not isinstance(known_as, list) or len(known_as) >= MAX_CONTENTS or not all(map(_is_digest, known_as)):
+        _refuse(f"`known_as` is not a list of fewer than {MAX_CONTENTS} digests")
     if type(n_bytes) is not int or not 0 <= n_bytes < 1 << 63:
         _refuse("`n_bytes` is not a length")
     if "file_bytes" in said:
@@ -79,7 +85,15 @@ def parse(line: bytes) -> Line | None:
         _refuse("`took_s` is not a duration")
     batch, said_genre = (_text(said, name, MAX_WHO_CHARS, "") for name in ("batch", "said_genre"))
     return Line(
-        digest, n_bytes, key, undone, batch, said_genre, float(confidence), None if took_s is None else float(took_s)
+        cast(str, digest),
+        n_bytes,
+        key,
+        undone,
+        batch,
+        said_genre,
+        float(confidence),
+        None if took_s is None else float(took_s),
+        tuple(known_as),
     )
 
 
@@ -122,6 +136,10 @@ def _text(said: dict[str, Any], name: str, longest: int, default: str | None = N
     ):
         _refuse(f"`{name}` is not a text of up to {longest} characters that can be printed")
     return text
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
 def _is_number(value: object) -> bool:

@@ -3,6 +3,10 @@
 A line is one line of the history, and says all that it needs to be known again anywhere: the song by the digest of its
 content, so that it is found though it was moved; the line itself by song, time, person, kind and genre; what an "undo"
 took back by the same. Importing twice adds nothing, and a library that went its own way is merged by the times.
+
+A song into whose file a tag was written has another content than before. Both are the same song: a line names those
+that it had before (`known_as`), and an import follows the journal of the library that it goes into. The journal itself
+stays: it undoes writes into the very files of this machine, and goes along only in a whole copy (`backup`).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import IO, Any
 from ..errors import LibraryError
 from ..records import file_fields
 from .database import Connection, Database, now
-from .decision_lines import FORMAT, VERSION, Key, Line, NewerFormatError, encode, parse
+from .decision_lines import FORMAT, MAX_CONTENTS, VERSION, Key, Line, NewerFormatError, encode, parse
 from .decisions import STANDS, append, counting, path_of
 
 LINES_A_WRITE = 500
@@ -89,6 +93,7 @@ def export(database: Database, out: IO[bytes]) -> int:
             said = {
                 "digest": row["digest"],
                 "n_bytes": row["n_bytes"],
+                **({"known_as": before} if (before := _contents(connection, row["digest"])[1:]) else {}),
                 **(file_fields(os.fsdecode(path)) if path is not None else {}),
                 **{name: row[name] for name in ("made_at", "who", "kind", "genre")},
                 "undoes": undone if row["undoes_id"] is not None else None,
@@ -173,7 +178,7 @@ class _Taken:
 def _take(connection: Connection, lines: list[tuple[int, Line]], last: bool) -> _Taken:
     taken = _Taken()
     for number, line in lines:
-        track_id = _song(connection, line.digest)
+        track_id = _song(connection, line)
         undoes = None
         if track_id is not None and _find(connection, track_id, line.key) is not None:
             taken.n_known += 1
@@ -198,9 +203,29 @@ def _take(connection: Connection, lines: list[tuple[int, Line]], last: bool) -> 
     return taken
 
 
-def _song(connection: Connection, digest: str) -> int | None:
-    row = connection.execute("SELECT id FROM tracks WHERE digest = ?", (digest,)).fetchone()
-    return row[0] if row else None
+def _song(connection: Connection, line: Line) -> int | None:
+    """The song of a line by its content, else by what that was or became when tags were written, there or here."""
+    for digest in (line.digest, *line.known_as):
+        for content in _contents(connection, digest):
+            row = connection.execute("SELECT id FROM tracks WHERE digest = ?", (content,)).fetchone()
+            if row:
+                return int(row[0])
+    return None
+
+
+def _contents(connection: Connection, digest: str) -> list[str]:
+    """`digest`, and those of the contents that tags written into it came from or led to, the nearest first."""
+    written = "state IN ('written', 'undone') AND digest_after IS NOT NULL"
+    sql = f"""
+        SELECT digest_after FROM tag_writes WHERE digest_before = ? AND {written}
+        UNION SELECT digest_before FROM tag_writes WHERE digest_after = ? AND {written}"""
+    found = [digest]
+    for one in found:  # grows meanwhile
+        near = [row[0] for row in connection.execute(sql, (one, one))]
+        found += [content for content in near if content not in found]
+        if len(found) >= MAX_CONTENTS:
+            break
+    return found[:MAX_CONTENTS]
 
 
 def _new_song(connection: Connection, line: Line) -> int:

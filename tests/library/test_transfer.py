@@ -113,6 +113,53 @@ def test_songs_are_known_by_content_wherever_they_lie(library: Library, other: L
     assert found.genre == "Folk"
 
 
+def retag(library: Library, before: str, after: str) -> None:
+    """As the journal leaves it once a tag was written into the file of `before`."""
+
+    def work(c: Any) -> None:
+        batch = c.execute("INSERT INTO tag_batches (made_at, policy) VALUES ('', '{}')").lastrowid
+        values = (batch, f"/music/{before}.mp3".encode(), digest_of(before), digest_of(after))
+        c.execute(
+            """INSERT INTO tag_writes (batch_id, path, state, genres_before, genres_after, digest_before, digest_after,
+                mtime_ns_before) VALUES (?, ?, 'written', '[]', '[]', ?, ?, 0)""",
+            values,
+        )
+        c.execute("UPDATE tracks SET digest = ? WHERE digest = ?", (digest_of(after), digest_of(before)))
+
+    library.database.write(work)
+
+
+def test_what_was_exported_before_tags_were_written_is_known_after(library: Library) -> None:
+    lines, before = exported(library), in_force(library)
+    retag(library, "a", "a with a genre")
+    retag(library, "a with a genre", "a with two")
+    assert import_(library.database, lines) == Imported(0, 9, 0, 0, ())
+    before[digest_of("a with two")] = before.pop(digest_of("a"))
+    assert in_force(library) == before
+
+
+def test_a_song_is_known_elsewhere_by_what_it_was_before_tags_were_written(library: Library, other: Library) -> None:
+    here = other.database.write(lambda c: add_track(c, "a"))
+    retag(other, "a", "a tagged there")
+    retag(library, "a", "a tagged here")
+    assert import_(other.database, exported(library)).n_new_songs == 2
+    found = other.decisions.in_force(here)
+    assert found is not None
+    assert found.genre == "Forró"
+    assert import_(library.database, exported(other)) == Imported(0, 9, 0, 0, ())
+
+
+def test_a_tag_that_was_taken_back_or_never_came_to_be_is_followed_as_well_or_not_at_all(library: Library) -> None:
+    lines = exported(library)
+    retag(library, "a", "a with a genre")
+    later = exported(library)
+    library.database.write(lambda c: c.execute("UPDATE tag_writes SET state = 'undone'"))
+    library.database.write(lambda c: c.execute("UPDATE tracks SET digest = ? WHERE id = 1", (digest_of("a"),)))
+    assert import_(library.database, lines + later) == Imported(0, 18, 0, 0, ())
+    library.database.write(lambda c: c.execute("UPDATE tag_writes SET state = 'failed'"))
+    assert import_(library.database, [line.replace(b'"known_as"', b'"_"') for line in later]).n_new_songs == 1
+
+
 def test_a_name_that_is_not_utf8_is_exported_without_loss(library: Library) -> None:
     lines = [json.loads(line) for line in exported(library)]
     [name] = {(line["file"], line["file_bytes"]) for line in lines if "file_bytes" in line}
