@@ -9,18 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chromium import DESKTOP, IN_CHROMIUM, PHONE, listen, new_context
 from library_site import NASTY, MadeScan, Workstation, build, songs_in
-from test_page import CHROMIUM, DESKTOP, PATIENCE_MS, PHONE, browser  # noqa: F401 (a fixture)
 
 from acoustic.kept import TrackFilter
 from acoustic.library.store import Library
 from acoustic.settings import Settings
 from tests.made_library import decide, fill
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 N_SONGS = 160
 TEXT, FOLDER = "#library-text input", "#library-folder input"
 
@@ -45,19 +42,12 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(browser, site):  # noqa: F811
+def opened(browser, site):
     complaints = []
 
     def open_page(viewport=DESKTOP, scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(f"page error: {e.stack}"))
-        page.on(
-            "request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else complaints.append(r.url)
-        )
-        page.on("response", lambda r: complaints.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page = new_context(browser, viewport, scheme).new_page()
+        listen(page, site.url, complaints)
         page.on("dialog", lambda d: (complaints.append(f"dialog: {d.message}"), d.dismiss()))
         page.goto(site.url)
         page.locator("button[role=tab]:visible", has_text="Library").first.click()

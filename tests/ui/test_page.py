@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,40 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context
 from workstation_double import HELD_S, WorkstationDouble, clip
 
 from acoustic.settings import PROJECT_ROOT, Settings
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-PATIENCE_MS = 120_000  # a slow machine is not a fault of the page
 NAMES = ("Night train.ogg", "review =SUM(1)<img src=x onerror=alert(1)>.ogg", "bad <b>notes.ogg")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +55,14 @@ class Visitor:
         self.contexts = []
 
     def __call__(self, viewport=DESKTOP, scheme="light", prepare=lambda page: None):
-        context = self.browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
-        context.set_default_timeout(PATIENCE_MS)
+        context = new_context(self.browser, viewport, scheme)
         self.contexts.append(context)
         page = context.new_page()
-        note = self.complaints.append
-        page.on("console", lambda m: note(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda e: note(f"page error: {e.stack}"))
-        page.on("request", lambda r: None if self.is_local(r.url) else note(f"external: {r.url}"))
-        page.on("response", lambda r: note(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        listen(page, self.url, self.complaints)
         prepare(page)
         page.goto(self.url)
         page.wait_for_selector("#drop input[type=file]", state="attached")
         return page
-
-    def is_local(self, url: str) -> bool:
-        return url.startswith((self.url.rstrip("/"), "data:", "blob:"))
 
     def close(self) -> None:
         for context in self.contexts:

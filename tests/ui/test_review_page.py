@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from types import SimpleNamespace
 
 import pytest
 import review_site
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context
 from workstation_double import clip
 
 from acoustic.kept import NOT_MUSIC, SongTags
 from tests import made_reviews as made
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-PATIENCE_MS = 120_000  # a slow machine is not a fault of the page
 NASTY = "<img src=x onerror=alert(1)> שלום"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+pytestmark = IN_CHROMIUM
 
 
 def songs_in(folder, n):
@@ -86,19 +68,11 @@ def visit(browser, site):
 
     def open_page(viewport=DESKTOP, who="ada", context=None):
         if context is None:
-            context = browser.new_context(viewport=viewport)
-            context.set_default_timeout(PATIENCE_MS)
+            context = new_context(browser, viewport)
             context.add_init_script(f"localStorage.setItem('acousticsense-review-who', {who!r})")
             contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(f"page error: {e.stack}"))
-        page.on(
-            "request",
-            lambda r: (
-                None if r.url.startswith((site.url, "data:", "blob:")) else complaints.append(f"external: {r.url}")
-            ),
-        )
+        listen(page, site.url, complaints)
         page.goto(site.url)
         page.wait_for_selector(".rv-song:not([hidden])")
         return page

@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chromium import IN_CHROMIUM, listen, new_context
 
 from acoustic import ui
 from acoustic.settings import Settings
@@ -15,9 +17,7 @@ from acoustic.workstation import Workstation
 from acoustic.workstation.settling import settle
 from tests.makers import music, noise, write
 
-pytestmark = pytest.mark.browser
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture
@@ -39,32 +39,29 @@ def songs(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
-def test_scan_review_and_find_again(station: Workstation, songs: Path) -> None:
+def test_scan_review_and_find_again(browser: Any, station: Workstation, songs: Path) -> None:
     before = {path: path.read_bytes() for path in songs.iterdir()}
     page = ui.build(station)
     _, url, _ = page.launch(**ui.launch_arguments(Settings(port=0, open_browser=False)), prevent_thread_lock=True)
     complaints: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        view = browser.new_page(viewport={"width": 1440, "height": 900})
-        view.set_default_timeout(120_000)
-        view.on("pageerror", lambda error: complaints.append(str(error)))
-        view.goto(url)
-        view.get_by_role("tab", name="Library").click()
-        view.locator("#library-folder input, #library-folder textarea").first.fill(str(songs))
-        view.locator("#library-scan").click()
-        view.wait_for_function("document.querySelector('#library-tiles').innerText.match(/3\\s*songs/)")
-        view.get_by_role("tab", name="Review").click()
-        view.wait_for_function(
-            "document.querySelectorAll('#review-main .rv-top button').length == 3 "
-            "|| document.querySelector('#review-main').innerText.includes('hiss')"
-        )
-        view.keyboard.press("n")
-        until = time.monotonic() + 60
-        while not station.library.decisions.history() and time.monotonic() < until:
-            view.wait_for_timeout(200)
-        browser.close()
+    context = new_context(browser)
+    view = context.new_page()
+    listen(view, url, complaints)
+    view.goto(url)
+    view.get_by_role("tab", name="Library").click()
+    view.locator("#library-folder input, #library-folder textarea").first.fill(str(songs))
+    view.locator("#library-scan").click()
+    view.wait_for_function("document.querySelector('#library-tiles').innerText.match(/3\\s*songs/)")
+    view.get_by_role("tab", name="Review").click()
+    view.wait_for_function(
+        "document.querySelectorAll('#review-main .rv-top button').length == 3 "
+        "|| document.querySelector('#review-main').innerText.includes('hiss')"
+    )
+    view.keyboard.press("n")
+    until = time.monotonic() + 60
+    while not station.library.decisions.history() and time.monotonic() < until:
+        view.wait_for_timeout(200)
+    context.close()
     page.close()
     [decision] = station.library.decisions.history()
     assert decision.kind == "not_music"
