@@ -56,6 +56,7 @@ class Neighbours:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lock = threading.Lock()
+        self._drawing = {"pca": threading.Lock(), "umap": threading.Lock()}
         self._embedded = _Embedded()
 
     def nearest(self, track_ids: Sequence[int], k: int = 20) -> list[tuple[int, float]]:
@@ -73,8 +74,9 @@ class Neighbours:
         """All tracks on the plane: "pca" at once, "umap" in minutes for a large library and kept until it changes.
         Raises BackendError for "umap" where that is not installed."""
         all_ = self._current()
-        if method not in all_.places:
-            all_.places[method] = Points(all_.ids, _fitted(_pca(all_) if method == "pca" else _umap(all_)))
+        with self._drawing[method]:  # each once; and numba may end a program in which two use its threads at a time
+            if method not in all_.places:
+                all_.places[method] = Points(all_.ids, _fitted(_pca(all_) if method == "pca" else _umap(all_)))
         return all_.places[method]
 
     def _current(self) -> _Embedded:
@@ -162,9 +164,8 @@ def _umap(all_: _Embedded) -> np.ndarray:
     if len(all_.ids) < 4:  # fewer have no neighbourhoods
         return _pca(all_)
     n_neighbors = min(15, len(all_.ids) - 1)
-    return np.asarray(
-        UMAP(n_neighbors=n_neighbors, metric="cosine", random_state=0).fit_transform(all_.head), np.float32
-    )
+    how = UMAP(n_neighbors=n_neighbors, metric="cosine", random_state=0, n_jobs=1)  # a seed allows one thread alone
+    return np.asarray(how.fit_transform(all_.head), np.float32)
 
 
 def _fitted(places: np.ndarray) -> np.ndarray:

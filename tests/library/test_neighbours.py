@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,6 +128,42 @@ def test_without_umap_its_map_says_what_to_install(monkeypatch):
     with pytest.raises(BackendError, match="UMAP") as caught:
         Neighbours(Rows(np.ones((9, 4)))).points("umap")
     assert "umap-learn" in caught.value.hint
+
+
+def test_two_pages_that_want_the_map_at_once_get_it_from_one_run(monkeypatch):
+    runs, both = [], threading.Barrier(2)
+
+    def slow(all_):
+        runs.append(1)
+        time.sleep(0.2)
+        return np.zeros((len(all_.ids), 2), np.float32)
+
+    monkeypatch.setattr(module, "_umap", slow)
+    near = Neighbours(Rows(np.ones((9, 4))))
+
+    def ask(_):
+        both.wait(10)
+        return near.points("umap")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(ask, range(2))
+    assert first is second
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 16, 120])
+def test_umap_where_it_is_installed_keeps_what_sounds_alike_together(n, recwarn):
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(5)
+    group = np.arange(n) % 4
+    rows = rng.normal(0, 1, (4, 40))[group] + rng.normal(0, 0.2, (n, 40))
+    points = Neighbours(Rows(rows)).points("umap")
+    assert points.places.shape == (n, 2)
+    assert np.abs(points.places).max() <= 1.0
+    assert not [one for one in recwarn if "n_jobs" in str(one.message)]
+    if n == 120:
+        apart = np.linalg.norm(points.places[:, None] - points.places, axis=2) + 9 * np.eye(n)
+        assert np.mean(group[apart.argmin(axis=1)] == group) > 0.95
 
 
 def test_songs_of_a_library_are_near_their_own_genre(tmp_path):
