@@ -47,16 +47,10 @@
     else { player.addEventListener('loadedmetadata', go, { once: true }); player.load(); }
   }
 
-  // The playhead lies over the plot, at the place that plotly's own axis gives.
-  function movePlayhead() {
-    const player = audio(), gd = plot();
-    if (!player) return;
-    for (const button of document.querySelectorAll('#player .as-segment')) {
-      const inside = player.currentTime >= Number(button.dataset.start) && player.currentTime < Number(button.dataset.end);
-      button.classList.toggle('as-now', inside);
-      button.setAttribute('aria-pressed', String(inside && !player.paused));
-    }
-    const layout = gd && gd._fullLayout;
+  // --- a picture of a track over time, also the Review tab's: where a moment lies, and which moment was clicked ---
+  // The playhead lies over the plot, at the place that plotly's own axis gives; it is hidden beyond the picture's ends.
+  function layOver(gd, seconds, wanted) {
+    const layout = gd._fullLayout;
     if (!layout || ![layout.xaxis2, layout.yaxis, layout.yaxis2].every((axis) => axis && axis._length > 0)) return;
     let head = gd.querySelector('.as-playhead');
     if (!head) {
@@ -65,11 +59,28 @@
       gd.appendChild(head);
     }
     const axis = layout.xaxis2, [low, high] = axis.range;
-    const share = (player.currentTime - low) / (high - low);
-    head.hidden = !(player.currentTime > 0 && share <= 1);
+    const share = (seconds - low) / (high - low);
+    head.hidden = !(wanted && share >= 0 && share <= 1);
     head.style.left = `${axis._offset + share * axis._length}px`;
     head.style.top = `${layout.yaxis._offset}px`;
     head.style.height = `${layout.yaxis2._offset + layout.yaxis2._length - layout.yaxis._offset}px`;
+  }
+  function momentOf(gd, event) {
+    const axis = gd._fullLayout.xaxis2;
+    const x = event.clientX - gd.getBoundingClientRect().left - axis._offset;
+    return Math.max(0, axis.range[0] + (x / axis._length) * (axis.range[1] - axis.range[0]));
+  }
+  window.acousticPicture = { layOver, momentOf };
+
+  function movePlayhead() {
+    const player = audio(), gd = plot();
+    if (!player) return;
+    for (const button of document.querySelectorAll('#player .as-segment')) {
+      const inside = player.currentTime >= Number(button.dataset.start) && player.currentTime < Number(button.dataset.end);
+      button.classList.toggle('as-now', inside);
+      button.setAttribute('aria-pressed', String(inside && !player.paused));
+    }
+    if (gd) layOver(gd, player.currentTime, player.currentTime > 0);
   }
   function follow() {
     movePlayhead();
@@ -81,11 +92,7 @@
   function dressPlot(gd) {
     if (gd.dataset.dressed || !gd.on) return;
     gd.dataset.dressed = 'yes';
-    gd.on('plotly_click', (data) => {
-      const axis = gd._fullLayout.xaxis2;
-      const x = data.event.clientX - gd.getBoundingClientRect().left - axis._offset;
-      playFrom(Math.max(0, axis.range[0] + (x / axis._length) * (axis.range[1] - axis.range[0])));
-    });
+    gd.on('plotly_click', (data) => playFrom(momentOf(gd, data.event)));
     movePlayhead();
   }
   function label(selector, words) {

@@ -1,6 +1,6 @@
 // The Review tab in the browser. The next songs are held here, so that a decision shows at once; what was decided waits
 // in an outbox and is sent one at a time, in order, until the library has it on disk. `element`, `trigger` and `server`
-// come from the HTML component that this is the code of.
+// come from the HTML component that this is the code of; `acousticPicture` is the page's own (page.js).
 const side = () => document.getElementById('review-side');
 const $ = (selector, where = element) => where.querySelector(selector);
 const HELD = 16, REFILL_BELOW = 12, RETRY_MS = 1500, STAY_MS = 300;
@@ -365,11 +365,7 @@ function dress() {
     gd.setAttribute('role', 'img');
     gd.setAttribute('aria-label', 'Mel spectrogram of the song over time, with the segments that the model heard below it');
     gd.on('plotly_afterplot', () => { stale(); playhead(); });
-    gd.on('plotly_click', (data) => {
-      const axis = gd._fullLayout.xaxis2;
-      const x = data.event.clientX - gd.getBoundingClientRect().left - axis._offset;
-      playFrom(axis.range[0] + (x / axis._length) * (axis.range[1] - axis.range[0]));
-    });
+    gd.on('plotly_click', (data) => playFrom(window.acousticPicture.momentOf(gd, data.event)));
   }
   stale();
   if (isOf(gd, current()) && S.items[1] && S.prepared !== S.items[1].id) {
@@ -378,18 +374,12 @@ function dress() {
   }
 }
 function playhead() {
-  const gd = plot(), player = $('audio'), layout = gd && gd._fullLayout;
+  const gd = plot(), player = $('audio');
   for (const button of element.querySelectorAll('.rv-segment')) {
     const inside = player.currentTime >= Number(button.dataset.start) && player.currentTime < Number(button.dataset.end);
     button.classList.toggle('rv-now', inside && !player.paused);
   }
-  if (!layout || ![layout.xaxis2, layout.yaxis, layout.yaxis2].every((axis) => axis && axis._length > 0)) return;
-  const head = $('.as-playhead', gd) || gd.appendChild(h('div', { class: 'as-playhead' }));
-  const axis = layout.xaxis2, share = (player.currentTime - axis.range[0]) / (axis.range[1] - axis.range[0]);
-  head.hidden = !(isOf(gd, current()) && share >= 0 && share <= 1);
-  head.style.left = `${axis._offset + share * axis._length}px`;
-  head.style.top = `${layout.yaxis._offset}px`;
-  head.style.height = `${layout.yaxis2._offset + layout.yaxis2._length - layout.yaxis._offset}px`;
+  if (gd) window.acousticPicture.layOver(gd, player.currentTime, isOf(gd, current()));
 }
 function follow() {
   playhead();

@@ -370,6 +370,27 @@ def test_the_picture_is_the_one_of_the_song(visit, site):
         page.wait_for_selector(".rv-stale")  # the old one is not shown with the new song
 
 
+def test_a_click_into_the_picture_plays_from_there_with_a_playhead(visit, site):
+    page = visit()
+    image = page.locator("#review-plot .heatmaplayer image")
+    image.wait_for(state="attached")
+    page.wait_for_selector("#review-picture:not(.rv-stale)")
+    page.wait_for_function("document.querySelector('.rv-player audio').readyState >= 1")
+    page.evaluate("document.querySelector('.rv-player audio').playbackRate = 0.1")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.79, box["y"] + 100)
+    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + 100)
+    page.wait_for_function(
+        """() => { const at = document.querySelector('.rv-player audio').currentTime; return 46 < at && at < 52; }"""
+    )
+    page.keyboard.press(" ")
+    page.wait_for_function("document.querySelector('.rv-player audio').paused")
+    page.wait_for_selector("#review-plot .as-playhead:not([hidden])")
+    head = page.locator("#review-plot .as-playhead").bounding_box()
+    assert abs(head["x"] - box["x"] - 0.8 * box["width"]) < 0.08 * box["width"]
+
+
 def test_an_album_is_decided_and_undone_as_one(visit, site):
     page = visit()
     while name(page) not in (NASTY, "Song 1", "Song 2", "Song 3"):
