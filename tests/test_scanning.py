@@ -105,6 +105,21 @@ print(done.n_errors, done.n_unchanged, sorted(heavy))
     assert said == ["1 0 []\n", "0 1 []\n"]
 
 
+def test_a_file_that_a_bound_kept_out_comes_in_once_the_bound_is_another(fresh: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    song(folder / "short.wav", 3.0)
+    strict = dataclasses.replace(fresh, min_duration_s=5.0)
+    with Workstation(strict) as station:
+        scan(station, folder)
+        assert error_codes(strict) == {"short.wav": "TOO_SHORT"}
+        assert scan(station, folder).n_unchanged == 1
+    with Workstation(fresh) as station:
+        assert scan(station, folder).n_ok == 1
+        assert scan(station, folder).n_unchanged == 1
+    assert error_codes(fresh) == {}
+
+
 def test_what_cannot_be_scanned_says_so(fresh: Settings, tmp_path: Path) -> None:
     with Workstation(fresh) as station:
         for folder in (tmp_path / "nowhere", "a\0b"):

@@ -211,4 +211,10 @@ MIGRATIONS = (
         CREATE INDEX tag_writes_after ON tag_writes (digest_after) WHERE digest_after IS NOT NULL;
         """,
     ),
+    Migration(
+        "0008 bounds",
+        """
+        ALTER TABLE scans ADD COLUMN bounds TEXT NOT NULL DEFAULT '';  -- JSON: what files were held to
+        """,
+    ),
 )

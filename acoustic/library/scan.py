@@ -86,6 +86,7 @@ def scan_files(
     stages: Stages,
     *,
     engine: str = "local",
+    bounds: str = "",
     look_for_missing: Sequence[bytes] | None = None,
     on_progress: OnProgress = lambda progress: None,
     cancel: threading.Event | None = None,
@@ -93,10 +94,11 @@ def scan_files(
     """Bring the records of all files that `stages.walk` finds up to date, and mark those that are gone from below
     `look_for_missing` (None: from below `root`); how it ended.
 
-    A scan whose `cancel` is set ends within about a second, with all that was finished kept. `alone` is to be held.
-    Raises what ends a scan, after it was noted as failed: LibraryError, ModelError, BackendError.
+    Files that failed by other `bounds` than these are tried again (see Tracks.known). A scan whose `cancel` is set ends
+    within about a second, with all that was finished kept. `alone` is to be held. Raises what ends a scan, after it
+    was noted as failed: LibraryError, ModelError, BackendError.
     """
-    scan_id = tracks.begin_scan(root, engine, model_id)
+    scan_id = tracks.begin_scan(root, engine, model_id, bounds)
     job = _Scan(tracks, scan_id, model_id, stages, on_progress, cancel or threading.Event())
     try:
         job.run([root] if look_for_missing is None else look_for_missing)
@@ -121,7 +123,7 @@ def is_gone(path: bytes) -> bool:
 
 def changed(tracks: Tracks, chunk: Sequence[FoundFile], model_id: int, scan_id: int) -> list[FoundFile]:
     """Those of the files that are not kept as they are; the others are no longer missing."""
-    known = tracks.known([found.path for found in chunk], model_id)
+    known = tracks.known([found.path for found in chunk], model_id, scan_id)
     todo, found_again = [], []
     for found in chunk:
         kept = known.get(found.path)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 AGAIN = ("STORAGE", "STOPPED", "INTERNAL", "BACKEND")
 """errors that say nothing about the file's content: the next scan tries again though the file is unchanged"""
+BOUNDED = ("TOO_SHORT", "TOO_LONG", "TOO_LARGE", "BAD_PARAMS", "POISON")
+"""errors by bounds that a person sets: a scan with other ones tries again"""
 AT_ONCE = 500
 """rows that one statement or transaction takes"""
 
@@ -81,14 +83,15 @@ class Tracks:
         found = self._database.read(find)
         return self._database.write(make) if found is None else found
 
-    def begin_scan(self, root: bytes, engine: str, model_id: int) -> int:
-        """A new running scan. What still stands as running is marked failed: its process is dead, because no two scans
-        run at a time (see `scan.alone`)."""
+    def begin_scan(self, root: bytes, engine: str, model_id: int, bounds: str = "") -> int:
+        """A new running scan, which holds files to `bounds` (any text that tells them apart). What still stands as
+        running is marked failed: its process is dead, because no two scans run at a time (see `scan.alone`)."""
 
         def work(connection: Connection) -> int:
             connection.execute("UPDATE scans SET state = 'failed', finished_at = ? WHERE state = 'running'", (now(),))
-            sql = "INSERT INTO scans (root, engine, model_id, started_at, state) VALUES (?, ?, ?, ?, 'running')"
-            return int(connection.execute(sql, (root, engine, model_id, now())).lastrowid or 0)
+            sql = """INSERT INTO scans (root, engine, model_id, started_at, state, bounds)
+                VALUES (?, ?, ?, ?, 'running', ?)"""
+            return int(connection.execute(sql, (root, engine, model_id, now(), bounds)).lastrowid or 0)
 
         return self._database.write(work)
 
@@ -102,18 +105,22 @@ class Tracks:
 
     # --- files ---
 
-    def known(self, paths: Sequence[bytes], model_id: int) -> dict[bytes, Known]:
-        """What is kept of those of the files that were met before."""
+    def known(self, paths: Sequence[bytes], model_id: int, scan_id: int | None = None) -> dict[bytes, Known]:
+        """What is kept of those of the files that were met before. With a `scan_id`, a file that failed by bounds which
+        that scan does not share is not done."""
         found: dict[bytes, Known] = {}
 
         def work(connection: Connection) -> None:
             for part in _parts(paths):
                 sql = f"""
                     SELECT f.path, f.n_bytes, f.mtime_ns, f.missing, f.state, f.error_code, EXISTS (
-                        SELECT 1 FROM analyses WHERE track_id = f.track_id AND model_id = ?) AS analysed
-                    FROM files f WHERE f.path IN ({_marks(part)})"""
-                for row in connection.execute(sql, (model_id, *part)):
-                    done = row["analysed"] if row["state"] == "ok" else row["error_code"] not in AGAIN
+                            SELECT 1 FROM analyses WHERE track_id = f.track_id AND model_id = ?) AS analysed,
+                        coalesce(s.bounds = (SELECT bounds FROM scans WHERE id = ?), 1) AS as_bound
+                    FROM files f JOIN scans s ON s.id = f.scan_id WHERE f.path IN ({_marks(part)})"""
+                for row in connection.execute(sql, (model_id, scan_id, *part)):
+                    failed = row["error_code"]
+                    told = failed not in AGAIN and (failed not in BOUNDED or row["as_bound"])
+                    done = row["analysed"] if row["state"] == "ok" else told
                     found[row["path"]] = Known(row["n_bytes"], row["mtime_ns"], bool(done), bool(row["missing"]))
 
         self._database.read(work)

@@ -111,12 +111,13 @@ def scan_on_cluster(
     walk: Walk,
     plan: Plan,
     *,
+    bounds: str = "",
     on_progress: OnProgress = lambda progress: None,
     cancel: threading.Event | None = None,
 ) -> ScanProgress:
     """What `library.scan.scan_files` does, through Ray Data. BackendError where Ray is missing or fails."""
     with _ray() as n_cpus:
-        job = _Job(tracks, model_id, tracks.begin_scan(root, "ray", model_id), plan, n_cpus, on_progress)
+        job = _Job(tracks, model_id, tracks.begin_scan(root, "ray", model_id, bounds), plan, n_cpus, on_progress)
         job.cancel = cancel or job.cancel
         try:
             job.run(walk)

@@ -7,6 +7,7 @@ Whether an analysis is current is decided by its model: the weights and all sett
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import queue
 import threading
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 FUNCTIONS = {"look": "acoustic.decoding:look_remotely", "hear": "acoustic.decoding:hear_remotely"}
 """what the workers do with a file, by import path: they are handed no code"""
 READ_TAGS = "acoustic.library.tags:read_tags"
+BOUNDS = (
+    *("min_duration_s", "max_duration_s", "min_sample_rate_hz", "max_sample_rate_hz", "max_channels"),
+    *("max_file_mb", "decode_timeout_s", "decode_memory_mb"),
+)
+"""the settings by which a file may fail"""
 DEBOUNCE_MS = 1_600
 """changes that follow each other within this time are one"""
 WATCHING_S = 30.0
@@ -134,6 +140,11 @@ def model_key(card: ModelCard, settings: Settings) -> dict[str, Any]:
     return {"mel": dataclasses.asdict(card.mel), "segments": dataclasses.asdict(spec), **switches}
 
 
+def bounds(settings: Settings) -> str:
+    """What files are held to, as a text: those that failed by it are tried again once it is another."""
+    return json.dumps({name: getattr(settings, name) for name in BOUNDS})
+
+
 def worker_context(card: ModelCard, settings: Settings) -> dict[str, Any]:
     """What the workers are told with each file (see `decoding`)."""
     return {
@@ -185,6 +196,7 @@ class _Scanner:
             root,
             self._model_id,
             stages,
+            bounds=bounds(self._workstation.settings),
             look_for_missing=look_for_missing,
             on_progress=on_progress,
             cancel=cancel,
@@ -197,7 +209,16 @@ class _Scanner:
         station, tracks = self._workstation, self._library.tracks
         plan = Plan(self._how, station.settings, station.classifier.personal)
         walk = partial(walk_audio, root)
-        return scan_on_cluster(tracks, root, self._model_id, walk, plan, on_progress=on_progress, cancel=cancel)
+        return scan_on_cluster(
+            tracks,
+            root,
+            self._model_id,
+            walk,
+            plan,
+            bounds=bounds(station.settings),
+            on_progress=on_progress,
+            cancel=cancel,
+        )
 
     def _look(self, path: bytes) -> Looked:
         meta = self._workers.ask("look", os.fsdecode(path)).meta

@@ -85,6 +85,20 @@ def test_errors_that_say_nothing_of_the_content_are_tried_again(
     assert tracks.known([b"/x.mp3"], model)[b"/x.mp3"].done is done
 
 
+@pytest.mark.parametrize(("code", "again"), [("TOO_LONG", True), ("POISON", True), ("CORRUPT", False)])
+def test_what_failed_by_a_bound_is_tried_again_with_another_bound(
+    tracks: Tracks, model: int, code: str, again: bool
+) -> None:
+    first = tracks.begin_scan(b"/", "local", model, '{"max_duration_s": 60}')
+    tracks.record(first, model, [failed(b"/x.mp3", code), ok(b"/a.mp3", 1)])
+    same = tracks.begin_scan(b"/", "local", model, '{"max_duration_s": 60}')
+    assert tracks.known([b"/x.mp3"], model, same)[b"/x.mp3"].done
+    other = tracks.begin_scan(b"/", "local", model, '{"max_duration_s": 90}')
+    known = tracks.known([b"/x.mp3", b"/a.mp3"], model, other)
+    assert known[b"/x.mp3"].done is not again
+    assert known[b"/a.mp3"].done
+
+
 def test_one_content_is_one_track_and_keeps_its_analysis(
     tracks: Tracks, database: Database, model: int, scan: int
 ) -> None:
