@@ -25,6 +25,7 @@ from .decision_lines import FORMAT, MAX_CONTENTS, VERSION, Key, Line, NewerForma
 from .decisions import STANDS, append, counting, path_of
 
 LINES_A_WRITE = 500
+SQLITE_HEADER = b"SQLite format 3\0"
 MAX_ERRORS = 1_000
 
 
@@ -107,7 +108,10 @@ def export(database: Database, out: IO[bytes]) -> int:
 
 
 def export_to(database: Database, target: Path) -> int:
-    """`export` into a file, which has either all of it or is as it was. LibraryError if it cannot be written."""
+    """`export` into a file, which has either all of it or is as it was. LibraryError if it cannot be written, or is a
+    library (this one, another, a backup), which it would replace."""
+    if _is_database(target):
+        raise LibraryError(f"{target} is a library: it would be lost", "Choose another name for what is exported.")
     aside = _beside(target.absolute())
     try:
         with open(aside, "xb") as out:
@@ -264,6 +268,14 @@ def _add(connection: Connection, track_id: int, line: Line, undoes: int | None) 
 
 
 # --- files ---
+
+
+def _is_database(target: Path) -> bool:
+    try:
+        with open(target, "rb") as file:
+            return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
+    except OSError:  # none there; what else is wrong is told when it is written
+        return False
 
 
 def _beside(target: Path) -> Path:

@@ -113,6 +113,20 @@ def test_songs_are_known_by_content_wherever_they_lie(library: Library, other: L
     assert found.genre == "Folk"
 
 
+def test_an_export_never_takes_the_place_of_a_library(library: Library, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    backup(library.database, copy)
+    before = in_force(library)
+    for target in (library.path, copy):
+        with pytest.raises(LibraryError, match="is a library"):
+            export_to(library.database, target)
+    for path in (library.path, copy):
+        with Library(path) as opened:
+            assert in_force(opened) == before
+    assert export_to(library.database, tmp_path / "lines.jsonl") == 9
+    assert export_to(library.database, tmp_path / "lines.jsonl") == 9
+
+
 def retag(library: Library, before: str, after: str) -> None:
     """As the journal leaves it once a tag was written into the file of `before`."""
 
