@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import IO, Any, NoReturn, cast
 
 from ..errors import AcousticError, LibraryError
+from ..kept import NOT_MUSIC
 from .decisions import MAX_WHO_CHARS
 from .genres import tidy
+from .lineage import MAX_CONTENTS
 
 FORMAT, VERSION = "acousticsense decisions", 1
 MAX_LINE_BYTES = 1 << 20
-MAX_CONTENTS = 100
-"""how many digests one song is known by"""
 _KINDS = ("genre", "not_music", "skip", "undo")
 
 Key = tuple[str, str, str, str | None]
@@ -123,6 +123,8 @@ def _key(said: dict[str, Any]) -> Key:
         _refuse("`made_at` is not a time with its time zone")
     except AcousticError as error:
         raise LibraryError(f"`genre`: {error.message}", error.hint) from None
+    if clean == NOT_MUSIC:
+        _refuse(f"`genre` cannot be {NOT_MUSIC!r}: that is the kind 'not_music'")
     return made_at.astimezone(UTC).isoformat(timespec="microseconds"), who, cast(str, kind), clean
 
 

@@ -208,13 +208,14 @@ def _meant(genre: str | None, kind: DecisionKind, who: str, took_s: float | None
     """What was asked for, tidied; ManifestError or LibraryError if it cannot be recorded."""
     if kind == "undo" or not batch.isprintable():
         raise LibraryError("this cannot be decided", "Use `undo` to take a decision back.")
-    if genre == NOT_MUSIC:
+    clean = tidy(genre) if kind == "genre" and genre is not None else None
+    if NOT_MUSIC in (genre, clean):
         kind = "not_music"
     if kind == "genre" and genre is None:
         raise LibraryError("no genre was named", "Name a genre, or skip the song.")
     if took_s is not None and not (math.isfinite(took_s) and took_s >= 0):
         took_s = None  # a clock that was set back; how long it took is then not known
-    return _New(kind, tidy(genre) if kind == "genre" and genre is not None else None, _tidy_who(who), took_s, batch)
+    return _New(kind, clean if kind == "genre" else None, _tidy_who(who), took_s, batch)
 
 
 def _tidy_who(who: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from ..kept import FileRecord, shown_path
 from ..records import Analysis, AudioWarning, Descriptors, Failure, Verdict, Votes, printable
 from .database import now
+from .lineage import track_of
 
 if TYPE_CHECKING:
     from .database import Connection, Database, Row
@@ -127,9 +128,9 @@ class Tracks:
         return found
 
     def analysed(self, digest: str, model_id: int) -> bool:
-        """Whether this model has analysed this content, in whatever file it lay."""
-        sql = "SELECT 1 FROM tracks t JOIN analyses a ON a.track_id = t.id WHERE t.digest = ? AND a.model_id = ?"
-        return self._database.read(lambda c: c.execute(sql, (digest, model_id)).fetchone() is not None)
+        """Whether this model has analysed this content, in whatever file it lay and with whatever tags of ours."""
+        sql = "SELECT 1 FROM analyses WHERE track_id = ? AND model_id = ?"
+        return self._database.read(lambda c: c.execute(sql, (track_of(c, digest), model_id)).fetchone() is not None)
 
     def record(self, scan_id: int, model_id: int, records: Sequence[FileRecord]) -> None:
         """Keep the terminal records of files, all in one transaction. A content that this model has analysed already
@@ -246,11 +247,10 @@ def _keep_track(connection: Connection, model_id: int, record: FileRecord) -> in
     """The track of what was analysed, made where it is new, with its analysis; None for a file that was not."""
     if isinstance(record.result, Failure) or record.digest is None:
         return None
-    connection.execute(
-        "INSERT INTO tracks (digest, n_bytes, added_at) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
-        (record.digest, record.n_bytes, now()),
-    )
-    track_id = int(connection.execute("SELECT id FROM tracks WHERE digest = ?", (record.digest,)).fetchone()["id"])
+    track_id = track_of(connection, record.digest)
+    if track_id is None:
+        sql = "INSERT INTO tracks (digest, n_bytes, added_at) VALUES (?, ?, ?)"
+        track_id = int(connection.execute(sql, (record.digest, record.n_bytes, now())).lastrowid or 0)
     if record.result is not None:
         _keep_analysis(connection, track_id, model_id, record.result)
     return track_id

@@ -21,8 +21,9 @@ from typing import IO, Any
 from ..errors import LibraryError
 from ..records import file_fields
 from .database import Connection, Database, now
-from .decision_lines import FORMAT, MAX_CONTENTS, VERSION, Key, Line, NewerFormatError, encode, parse
+from .decision_lines import FORMAT, VERSION, Key, Line, NewerFormatError, encode, parse
 from .decisions import STANDS, append, counting, path_of
+from .lineage import contents, track_of
 
 LINES_A_WRITE = 500
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -94,7 +95,7 @@ def export(database: Database, out: IO[bytes]) -> int:
             said = {
                 "digest": row["digest"],
                 "n_bytes": row["n_bytes"],
-                **({"known_as": before} if (before := _contents(connection, row["digest"])[1:]) else {}),
+                **({"known_as": before} if (before := contents(connection, row["digest"])[1:]) else {}),
                 **(file_fields(os.fsdecode(path)) if path is not None else {}),
                 **{name: row[name] for name in ("made_at", "who", "kind", "genre")},
                 "undoes": undone if row["undoes_id"] is not None else None,
@@ -209,27 +210,8 @@ def _take(connection: Connection, lines: list[tuple[int, Line]], last: bool) -> 
 
 def _song(connection: Connection, line: Line) -> int | None:
     """The song of a line by its content, else by what that was or became when tags were written, there or here."""
-    for digest in (line.digest, *line.known_as):
-        for content in _contents(connection, digest):
-            row = connection.execute("SELECT id FROM tracks WHERE digest = ?", (content,)).fetchone()
-            if row:
-                return int(row[0])
-    return None
-
-
-def _contents(connection: Connection, digest: str) -> list[str]:
-    """`digest`, and those of the contents that tags written into it came from or led to, the nearest first."""
-    written = "state IN ('written', 'undone') AND digest_after IS NOT NULL"
-    sql = f"""
-        SELECT digest_after FROM tag_writes WHERE digest_before = ? AND {written}
-        UNION SELECT digest_before FROM tag_writes WHERE digest_after = ? AND {written}"""
-    found = [digest]
-    for one in found:  # grows meanwhile
-        near = [row[0] for row in connection.execute(sql, (one, one))]
-        found += [content for content in near if content not in found]
-        if len(found) >= MAX_CONTENTS:
-            break
-    return found[:MAX_CONTENTS]
+    found = (track_of(connection, digest) for digest in (line.digest, *line.known_as))
+    return next((track_id for track_id in found if track_id is not None), None)
 
 
 def _new_song(connection: Connection, line: Line) -> int:

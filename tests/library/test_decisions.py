@@ -52,7 +52,7 @@ def test_what_the_model_said_is_its_newest_word(library: Library) -> None:
     for sql in (
         "INSERT INTO models VALUES (2, 'other', 'v', '{}')",
         """INSERT INTO analyses SELECT 99, track_id, 2, made_at, duration_s, analyzed_s, n_segments, warnings,
-            embedding, places, logits, tag_logits, embeddings FROM analyses""",
+            embedding, places, logits, tag_logits, embeddings, descriptors FROM analyses""",
         "INSERT INTO verdicts SELECT 99, '', 'Folk', 0.75, 0, 0, 1, 0, '[]', '[]', '{}'",
     ):
         library.database.write(lambda c, sql=sql: c.execute(sql))
@@ -67,6 +67,12 @@ def test_labelled_are_genres_that_count(library: Library, songs: list[int]) -> N
     library.decisions.decide(c, None, kind="skip", who="Ana", expected=None)
     assert library.decisions.labelled() == [(a, "Folk")]
     assert genre_of(library, b) == NOT_MUSIC
+
+
+def test_no_genre_is_called_as_what_is_no_music_however_it_is_spaced(library: Library, songs: list[int]) -> None:
+    made = library.decisions.decide(songs[0], f"  {NOT_MUSIC.replace(' ', '  ')} ", who="Ana", expected=None)
+    assert (made.kind, made.genre) == ("not_music", NOT_MUSIC)
+    assert library.decisions.labelled() == []
 
 
 def test_who_comes_second_hears_who_was_first(library: Library, songs: list[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -15,15 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acoustic.errors import SettingsError, TagError
-from acoustic.kept import NOT_MUSIC, SongTags
+from acoustic.kept import NOT_MUSIC, FileRecord, SongTags
 from acoustic.library import patch as patch_module
 from acoustic.library import rewriting, tag_plan
 from acoustic.library.database import Database
+from acoustic.library.decisions import Decisions
 from acoustic.library.patch import apply_patch, make_patch
 from acoustic.library.tag_plan import AS_WANTED
 from acoustic.library.tagging import Candidate, Change, Policy, TagJournal, Written, candidates, plan
 from acoustic.library.tags import read_tags, write_genres
+from acoustic.library.tracks import Tracks
 from acoustic.signal import audio
+from tests.scan_records import analysis
 from tests.tagged import change, furnish, keep, killed_at, kinds, left_beside, quick_digest, song
 
 STEPS = ["planned", "copied", "tagged", "checked", "synced", "kept", "replaced", "folder synced", "written"]
@@ -557,6 +561,33 @@ def test_the_library_still_knows_the_song(journal: TagJournal, database: Databas
     assert known(database, path) == (audio.digest(path), *true(path), '["Forró"]')
     undo(journal)
     assert known(database, path) == (audio.digest(path), *true(path), "[]")
+
+
+def test_a_file_that_comes_back_without_our_tag_is_the_song_that_it_was(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    """From a backup of the music, say, and not by `undo`: what was decided of it is not lost."""
+    path, copy = song(music / "a.mp3", "mp3"), music / "restored" / "a.mp3"
+    keep(database, [path])
+    tracks = Tracks(database)
+    [(track_id, scan_id, model_id)] = database.read(
+        lambda c: c.execute(
+            "SELECT f.track_id, f.scan_id, s.model_id FROM files f JOIN scans s ON s.id = f.scan_id"
+        ).fetchall()
+    )
+    Decisions(database).decide(track_id, "Forró", who="Ana", expected=None)
+    copy.parent.mkdir()
+    shutil.copy(path, copy)
+    write(journal, change(path, "Forró"))
+    write(journal, change(path, "Baião"))
+    old = audio.digest(copy)
+    assert known(database, path)[0] != old
+    assert tracks.analysed(old, model_id) == tracks.analysed(audio.digest(path), model_id)
+    record = FileRecord(bytes(copy), *true(copy), old, analysis(1))
+    tracks.record(scan_id, model_id, [record])
+    assert tracks.analysed(old, model_id)
+    found = database.read(lambda c: c.execute("SELECT DISTINCT track_id FROM files").fetchall())
+    assert [row[0] for row in found] == [track_id]
 
 
 def test_copies_of_a_song_stay_one_song(journal: TagJournal, database: Database, music: Path) -> None:

@@ -113,6 +113,13 @@ def test_songs_are_known_by_content_wherever_they_lie(library: Library, other: L
     assert found.genre == "Folk"
 
 
+def test_a_line_cannot_make_a_genre_of_what_is_no_music(library: Library, other: Library) -> None:
+    lines = [line.replace('"Forró"'.encode(), f'" {NOT_MUSIC}"'.encode()) for line in exported(library)]
+    came = import_(other.database, lines)
+    assert "not_music" in came.errors[0].message
+    assert other.decisions.labelled() == [(track, "Folk") for track, _ in other.decisions.labelled()]
+
+
 def test_an_export_never_takes_the_place_of_a_library(library: Library, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     backup(library.database, copy)
