@@ -25,8 +25,8 @@ WATCHED_S = 8.0
 class Sample:
     """One reading; `number` counts from 1, `at` is in seconds since 1970.
 
-    `load` is what waited at that moment, by name. Rates are since the sample before, None at the first of a row and
-    where the system does not say.
+    `load` is what waited at that moment, by name; names that end in `_s` are seconds of work since the start. Rates are
+    since the sample before, None at the first of a row and where the system does not say.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Sample:
 class Sampler:
     """A ring of the last `n_samples` readings, and the thread that takes one each `every_s` as long as it is watched.
 
-    `read` takes a reading of the resources, `load` says what waits. Safe from several threads.
+    `read` takes a reading of the resources, `load` says what waits and works. Safe from several threads.
     """
 
     def __init__(

@@ -34,6 +34,7 @@ class TraceWriter:
         self._pid = os.getpid()
         self._threads: set[int] = set()
         self._separator = ""
+        self._before: Sample | None = None
         out.write('{"displayTimeUnit": "ms", "traceEvents": [')
         self._write({"name": "process_name", "ph": "M", "pid": self._pid, "args": {"name": "AcousticSense"}})
 
@@ -64,9 +65,10 @@ class TraceWriter:
     def add_sample(self, sample: Sample) -> None:
         """Its numbers as counters."""
         ts = round((sample.at - self._origin_s) * US_PER_S, 3)
-        for name, values in _counters(sample):
+        for name, values in _counters(sample, self._before):
             if values:
                 self._write({"name": name, "ph": "C", "ts": ts, "pid": self._pid, "args": values})
+        self._before = sample
 
     def close(self) -> None:
         started = datetime.datetime.fromtimestamp(self._origin_s, datetime.UTC).isoformat()
@@ -83,14 +85,17 @@ class TraceWriter:
         self._separator = ","
 
 
-def _counters(sample: Sample) -> Iterator[tuple[str, dict[str, float]]]:
+def _counters(sample: Sample, before: Sample | None) -> Iterator[tuple[str, dict[str, float]]]:
     now = sample.resources
     yield "CPU %", {f"core {i}": share for i, share in enumerate(now.cpu_percent_by_core)}
     yield "CPU % of the processes", {"program": now.process_cpu_percent, "workers": now.workers_cpu_percent}
     yield "memory MB", {"program": round(now.process_rss_mb, 1), "workers": round(now.workers_rss_mb, 1)}
     rates = {"read": sample.read_mb_per_s, "written": sample.written_mb_per_s}
     yield "disk MB/s", {name: round(rate, 3) for name, rate in rates.items() if rate is not None}
-    yield "waiting", dict(sample.load)
+    yield "waiting", {name: n for name, n in sample.load.items() if not name.endswith("_s")}
+    if before is not None and sample.at > before.at:
+        worked = {name: n - before.load.get(name, n) for name, n in sample.load.items() if name.endswith("_s")}
+        yield "busy %", {name.removesuffix("_s"): 100 * s / (sample.at - before.at) for name, s in worked.items()}
     for i, gpu in enumerate(now.gpus):
         told = {
             "utilisation %": gpu.utilization_percent,

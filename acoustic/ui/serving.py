@@ -13,7 +13,7 @@ from gradio.utils import get_upload_folder
 
 from ..errors import AcousticError, BackendError
 from ..settings import Settings, has_display
-from . import analyze, cards, library, review, theme, uploads
+from . import analyze, cards, library, profiler, review, theme, uploads
 from .desk import Desk
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def build(workstation: Workstation) -> gr.Blocks:
                 _if_kept(workstation, lambda: library.build(workstation, upload_folder, shelves.select))
             with gr.Tab("Review", id="review"):
                 _if_kept(workstation, lambda: review.build(workstation, upload_folder))
+            with gr.Tab("Profiler", id="profiler"):
+                profiler.build(workstation)
         # Gradio's own schedule knows only what this process finished receiving
         page.load(lambda: _swept(upload_folder), api_visibility="private", show_progress="hidden")
     page.queue(api_open=False, default_concurrency_limit=4)

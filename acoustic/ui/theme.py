@@ -72,7 +72,7 @@ def icon_svg() -> str:
 
 def css_paths() -> list[Path]:
     """The style sheets, the page's own first."""
-    return [ASSETS / "page.css", ASSETS / "library.css", ASSETS / "review.css"]
+    return [ASSETS / "page.css", ASSETS / "library.css", ASSETS / "review.css", ASSETS / "profiler.css"]
 
 
 def script(name: str) -> str:

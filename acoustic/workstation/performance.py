@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from ..engine import OptimizedAudioClassifier
     from .station import Workstation
 
+WAITING = ("queue_segments", "waiting_files")
 OVER_S = 30.0
 """songs a second are counted over this time"""
-BUSY_S = 2.5
+BUSY_S = 5.0
 """so long after the last song the page still counts as at work"""
 
 
@@ -53,7 +54,8 @@ class Reading:
     percentiles: Mapping[str, Percentiles]
     throughput: Throughput
     load: Mapping[str, float]
-    """what waits now: `queue_segments` for the network, `waiting_files` to be decoded"""
+    """what waits now, `queue_segments` for the network and `waiting_files` to be decoded; `network_busy_s` since the
+    start; empty where the classifier does not say"""
     n_requests: int
     answers_known: float
     """share of all requests that the cache answered"""
@@ -87,7 +89,7 @@ class Performance:
         backend = classifier.backend.describe()
         return Reading(
             at=now,
-            busy=any(load.values()) or bool(runs and now - runs[-1].ended_at < BUSY_S),
+            busy=any(load.get(name) for name in WAITING) or bool(runs and now - runs[-1].ended_at < BUSY_S),
             n_runs=classifier.profiler.n_added,
             runs=tuple(run for run in runs if run.number > after_run),
             samples=self.sampler.samples(after_sample),
@@ -133,7 +135,7 @@ class Performance:
 
 
 def load_of(classifier: OptimizedAudioClassifier) -> dict[str, float]:
-    """What waits in the classifier, by name; empty where it does not say."""
+    """What waits and works in the classifier, by name; empty where it does not say."""
     told = getattr(classifier, "load", None)
     return {name: float(n) for name, n in told().items()} if told is not None else {}
 

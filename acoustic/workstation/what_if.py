@@ -40,11 +40,14 @@ class Choice:
     precision: str = "auto"
     denoise: bool = False
 
+    def check(self) -> None:
+        """SettingsError for a value that there is not, or that is out of range."""
+        Settings.load({}, **dataclasses.asdict(self))  # the one place that knows names and ranges
+
     def applied(self, settings: Settings) -> Settings:
-        """`settings` with these; SettingsError for what is none of them, or out of range."""
-        asked = dataclasses.asdict(self)
-        Settings.load({}, **asked)  # the one place that knows names and ranges
-        return dataclasses.replace(settings, **asked)
+        """`settings` with these. SettingsError as `check`."""
+        self.check()
+        return dataclasses.replace(settings, **dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

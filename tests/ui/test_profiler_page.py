@@ -1,0 +1,223 @@
+"""The Profiler tab as a person uses it, in headless Chromium, while real songs are analysed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from profiler_site import NASTY, Work, launch, page, songs_in, station
+from test_page import CHROMIUM, DESKTOP, PATIENCE_MS, PHONE, browser  # noqa: F401 (a fixture)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
+]
+POLLS = "Number(document.querySelector('.pf').dataset.polls || 0)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profiler")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+    workstation = station(folder)
+    songs = songs_in(folder / "music", 3)
+    list(workstation.analyze(songs))
+    blocks = page(workstation)
+    yield SimpleNamespace(url=launch(blocks), workstation=workstation, songs=songs)
+    blocks.close()
+    workstation.close()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, site):  # noqa: F811
+    complaints = []
+
+    def open_page(viewport=DESKTOP, scheme="light"):
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+        context.set_default_timeout(PATIENCE_MS)
+        view = context.new_page()
+        view.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        view.on("pageerror", lambda e: complaints.append(f"page error: {e.stack}"))
+        view.on(
+            "request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else complaints.append(r.url)
+        )
+        view.on("dialog", lambda d: (complaints.append(f"dialog: {d.message}"), d.dismiss()))
+        view.goto(site.url)
+        view.wait_for_selector(".pf-bar")
+        return view
+
+    opened = SimpleNamespace(view=open_page(), open=open_page, complaints=complaints)
+    yield opened
+    for context in browser.contexts:
+        context.close()
+
+
+@pytest.fixture
+def view(opened):
+    opened.view.set_viewport_size(DESKTOP)
+    yield opened.view
+    assert opened.complaints == []
+
+
+def n_songs(view) -> int:
+    return int(
+        view.evaluate("document.querySelector('.pf-told').textContent.match(/([\\d,]+) song/)[1].replace(',', '')")
+    )
+
+
+def test_it_is_live_while_work_runs(view, site):
+    before = n_songs(view)
+    with Work(site.workstation, site.songs):
+        view.wait_for_function(
+            "(n) => Number(document.querySelector('.pf-told').textContent.match(/([\\d,]+) song/)[1]) > n + 2",
+            arg=before,
+        )
+        view.wait_for_selector(".pf-busy")
+        polls, began = view.evaluate(POLLS), time.monotonic()
+        view.wait_for_function(f"(n) => {POLLS} >= n + 4", arg=polls)
+        assert time.monotonic() - began > 2.5  # each second, not as fast as the program can
+    assert view.locator(".pf-bar").count() > 4
+    assert view.locator("[data-tile=throughput]").inner_text() != "0.0"
+    assert "MB" in view.locator("[data-now=memory]").inner_text()
+    assert re.search(r"core 0 \d+ %|All cores \d+ %", view.locator("[data-now=cpu]").inner_text())
+    assert view.locator("[data-chart=memory] path.pf-curve").count() >= 1
+
+
+def test_nothing_is_asked_while_it_is_not_seen(view, site):
+    view.get_by_role("tab", name="Other").click()
+    view.wait_for_selector("#notes textarea, #notes input")
+    view.wait_for_timeout(1500)  # what was under way has come
+    polls = view.evaluate(POLLS)
+    with Work(site.workstation, site.songs):
+        view.wait_for_timeout(6000)
+    assert view.evaluate(POLLS) == polls
+    view.get_by_role("tab", name="Profiler").click()
+    view.wait_for_function(f"(n) => {POLLS} > n", arg=polls)
+
+
+def test_nobody_reads_the_machine_when_all_have_left(opened, site):
+    view = opened.open()
+    view.wait_for_selector("[data-chart=cpu] path.pf-curve", state="attached")  # a flat line has no height
+    view.context.close()
+    opened.view.get_by_role("tab", name="Other").click()
+    until = time.monotonic() + 60
+    while any(thread.name == "resources" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    opened.view.get_by_role("tab", name="Profiler").click()
+    opened.view.wait_for_selector(".pf-bar")
+
+
+def test_a_hostile_name_is_text(view, site):
+    site.workstation.classifier.analyze(site.songs[-1])
+    view.wait_for_function(
+        "(name) => [...document.querySelectorAll('.pf-bar title')].some((t) => t.textContent.includes(name))", arg=NASTY
+    )
+    assert view.locator("#profiler img, #profiler script").count() == 0
+    option = view.locator(".pf-run option", has_text="onerror").first
+    view.locator(".pf-run").select_option(option.get_attribute("value"))
+    view.wait_for_function(
+        "(name) => document.querySelector('[data-chart=waterfall] svg').getAttribute('aria-label').includes(name)",
+        arg=NASTY,
+    )
+    assert view.locator("#profiler img").count() == 0
+
+
+def test_a_bar_chooses_the_song_of_the_waterfall(view, site):
+    bar = view.locator(".pf-bar").first
+    number = bar.get_attribute("data-run")
+    bar.locator(".pf-hit").click()
+    view.wait_for_selector(f".pf-bar.pf-chosen-bar[data-run='{number}']")
+    assert view.locator(".pf-run").input_value() == number
+    run = next(run for run in site.workstation.classifier.profiler.runs() if run.number == int(number))
+    view.wait_for_function(
+        "(n) => document.querySelectorAll('[data-chart=waterfall] rect').length === n", arg=len(run.spans)
+    )
+    view.locator(".pf-run").select_option("0")
+
+
+def test_the_downloads_open(view, site):
+    with view.expect_download() as download:
+        view.locator("[data-export=trace]").click()
+    said = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert download.value.suggested_filename == "acousticsense-trace.json"
+    songs = {e["args"]["file"] for e in said["traceEvents"] if e.get("cat") == "song"}
+    assert str(site.songs[-1]) in songs
+    assert {e["ph"] for e in said["traceEvents"]} == {"M", "X", "C"}
+    with view.expect_download() as download:
+        view.locator("[data-export=csv]").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    assert str(site.songs[-1]) in [row["file"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+
+
+def test_what_if(view, site):
+    view.locator(".pf-song select").select_option("demo")
+    view.locator("[data-way=first] [name=n_segments]").fill("3")
+    view.locator("[data-way=second] [name=n_segments]").fill("1")
+    view.locator("[data-way=second] [name=denoise]").check()
+    view.locator(".pf-go").click()
+    view.wait_for_function("document.querySelector('.pf-progress').textContent.startsWith('Comparing')")
+    view.wait_for_selector(".pf-verdict")
+    words = view.locator(".pf-result").inner_text()
+    assert "The second way" in words
+    assert "1 segment, denoised" in words
+    assert "demo.ogg" in words
+    assert view.locator(".pf-compared tr.pf-total").count() == 1
+    assert view.locator(".pf-go").is_enabled()
+
+
+def test_a_way_that_is_not_here_is_said_in_words(view):
+    view.locator("[data-way=second] [name=backend]").select_option("tensorrt")
+    view.locator(".pf-go").click()
+    view.wait_for_selector(".pf-progress.pf-failed:not(:empty)")
+    view.locator("[data-way=second] [name=backend]").select_option("auto")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_runs_out_of_the_window(view, viewport):
+    view.set_viewport_size(viewport)
+    finder = """(width) => [...document.querySelectorAll(
+            'html, h3, #profiler :is(button, select, input, svg, .as-card, .pf-tile)')]
+        .filter((e) => e.getClientRects().length)
+        .filter((e) => Math.max(e.getBoundingClientRect().right, e.matches('html') && e.scrollWidth) > width + 0.5)
+        .map((e) => e.outerHTML.slice(0, 200))"""
+    until = time.monotonic() + 20
+    while (cut_off := view.evaluate(finder, viewport["width"])) and time.monotonic() < until:
+        view.wait_for_timeout(200)
+    assert cut_off == []
+
+
+def test_every_control_and_picture_has_a_name(view):
+    nameless = view.evaluate(
+        """() => [...document.querySelectorAll('#profiler :is(button, [role=img], [role=region], input, select)')]
+             .filter((e) => e.getClientRects().length)
+             .filter((e) => !(e.getAttribute('aria-label') || e.innerText || e.labels?.length))
+             .map((e) => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_stages_have_one_colour_each_in_both_themes(view, dark):
+    view.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
+    colours = view.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('.pf-line .pf-legend .pf-key')]
+             .map((e) => [e.className.match(/pf-c-(\\w+)/)[1], getComputedStyle(e).backgroundColor]))"""
+    )
+    bars = view.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('[data-chart=stacked] rect[class^=pf-c-]')]
+             .map((e) => [e.getAttribute('class').slice(5), getComputedStyle(e).fill]))"""
+    )
+    view.evaluate("document.body.classList.remove('dark')")
+    assert len(set(colours.values())) == len(colours) >= 8
+    assert {"load_audio", "inference"} <= set(bars)
+    assert all(colours[stage] == colour for stage, colour in bars.items())
