@@ -3,6 +3,7 @@
 #   ./start.sh                   the app, at the URL that it prints
 #   ./start.sh test [--slow]     the test suite; --slow adds what takes minutes
 #   ./start.sh check             ruff and mypy
+#   ./start.sh bench original    a benchmark of bench/; see docs/performance.md
 #   ./start.sh analyze song.mp3  any sub-command of the command line
 set -euo pipefail
 here="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)"
@@ -90,6 +91,12 @@ test)
 train)
     install_list requirements-train.txt
     PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$venv/bin/python" -m acoustic "$@"
+    ;;
+bench)
+    [ -n "${2:-}" ] && [ -f "$here/bench/$2.py" ] || fail "which benchmark?" "For example: ./start.sh bench original"
+    install_list requirements-train.txt
+    cd "$here"
+    exec "$venv/bin/python" -m "bench.$2" "${@:3}"
     ;;
 check)
     install_list requirements-test.txt

@@ -15,7 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from acoustic.settings import Settings
+
 from . import limits, original, scaling
+from .made_model import write_vit_b16
 from .report import Report, tables
 
 LEAST = 0.5
@@ -57,9 +60,10 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as name:
         folder = Path(name)
-        report = original.measure(folder / "original", original.Plan(rounds=rounds))
-        share = limits.measure(folder / "limits", rounds)
-        scale = scaling.limited(folder / "scaling", N_LIMITED)
+        made = write_vit_b16(folder, Settings.load().n_threads())
+        report = original.measure(folder, original.Plan(rounds=rounds), made)
+        share = limits.measure(folder, rounds, made)
+        scale = scaling.limited(folder, made, N_LIMITED)
     print(tables(report), limits.table(share), scaling.table(report.machine, [scale]), sep="\n\n", end="\n\n")
     checks = checks_of(report)
     checks.append(Check(f"share of the matrix rate, {limits.BATCH_SIZES[-1]} segments", share.reached))

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from acoustic.engine import OptimizedAudioClassifier
+from acoustic.errors import BackendError
 from acoustic.settings import Settings, prepare_process
+
+SETTLE_S = 600.0
+"""longest wait for the backends to be measured"""
 
 
 def ready_classifier(
@@ -27,6 +31,8 @@ def ready_classifier(
     classifier = OptimizedAudioClassifier(settings=settings, cache=cache, n_threads=settings.n_threads())
     try:
         classifier.warm_up(described=False)
+        if not classifier.wait_for_backend(SETTLE_S):
+            raise BackendError(f"the backends were still being measured after {SETTLE_S:.0f} s")
     except BaseException:
         classifier.close()
         raise

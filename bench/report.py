@@ -16,6 +16,7 @@ from .timing import Spread, ratio
 ORIGINAL, OPTIMISED = "original", "its optimised form"
 ONE, THREE, SHIPPED = "ours, one segment", "ours, three segments", "ours, as it ships"
 ONE_CACHED, SHIPPED_CACHED = "ours, one segment, cached", "ours, as it ships, cached"
+FIRST_START = ", at its first start"
 ONE_FILE, EIGHT_FILES = "one file", "eight files at once, a file"
 
 
@@ -76,11 +77,12 @@ class MemoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`backends` holds what each of our classifiers says of its backend, `stages_ms` the medians of its runs on one
-    file."""
+    """`int8` says what int8 costs ViT-B/16, or why it has none; `backends` what each of our classifiers says of its
+    backend, `stages_ms` the medians of its runs on one file."""
 
     machine: Machine
     rounds: int
+    int8: str
     backends: dict[str, dict[str, Any]]
     stages_ms: dict[str, dict[str, float]]
     times: tuple[Row, ...]
@@ -127,7 +129,7 @@ def memory_rows(peaks: Mapping[str, Peak]) -> tuple[MemoryRow, ...]:
 
 def tables(report: Report) -> str:
     """All tables in Markdown, so that they can be read on a terminal and put into a page."""
-    parts = [f"{report.machine.sentence()}; {report.rounds} rounds; median (quartiles)"]
+    parts = [f"{report.machine.sentence()}; {report.rounds} rounds; median (quartiles)", f"ViT-B/16, {report.int8}"]
     for title, whose in (
         ("Equal work: ViT-B/16, the same weights, 224 x 224", (ORIGINAL, OPTIMISED, ONE, THREE, ONE_CACHED)),
         ("As it ships: the embedded model, its own segments and votes", (ORIGINAL, OPTIMISED, SHIPPED, SHIPPED_CACHED)),

@@ -18,17 +18,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.network.registry import EMBEDDED_MODEL
-from acoustic.records import Failure, Votes
+from acoustic.records import Failure
+from acoustic.settings import Settings
 
 from .machine import MB, Machine, this_machine
-from .made_model import write_vit_b16
+from .made_model import Made, write_vit_b16
 from .ours import chosen, ready_classifier
 from .songs import write_songs
 
@@ -61,29 +61,6 @@ class Scale:
         return self.n_files / self.seconds
 
 
-class Watched:
-    """A backend that knows for how long it has been asked. Stands between the lane and the backend."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.busy_s = 0.0
-
-    def __call__(self, mels: np.ndarray) -> Votes:
-        start = time.perf_counter()
-        try:
-            votes: Votes = self._backend(mels)
-            return votes
-        finally:
-            self.busy_s += time.perf_counter() - start
-
-
-def watch(classifier: OptimizedAudioClassifier) -> Watched:
-    """From now on the classifier's lane asks through what is returned. The lane must be idle."""
-    lane = classifier._lane
-    lane._backend = watched = Watched(lane._backend)
-    return watched
-
-
 class Memory:
     """The resident memory of this process, sampled while it works."""
 
@@ -107,7 +84,7 @@ class Memory:
 
 def run(classifier: OptimizedAudioClassifier, paths: Sequence[Path], what: str) -> Scale:
     """All `paths` once. Raises RuntimeError where one has no answer."""
-    watched, memory = watch(classifier), Memory()
+    memory, busy_before = Memory(), _busy_s(classifier)
     start = time.perf_counter()
     for n_done, (_, answer) in enumerate(classifier.analyze_many(paths), start=1):
         if isinstance(answer, Failure):
@@ -120,10 +97,14 @@ def run(classifier: OptimizedAudioClassifier, paths: Sequence[Path], what: str) 
         classifier.settings.decode_workers,
         len(paths),
         seconds,
-        watched.busy_s / seconds,
+        (_busy_s(classifier) - busy_before) / seconds,
         memory.samples[-1][1],
         memory.grown_mb(),
     )
+
+
+def _busy_s(classifier: OptimizedAudioClassifier) -> float:
+    return float(classifier.load()["network_busy_s"])
 
 
 def linked(songs: Sequence[Path], n: int, folder: Path) -> list[Path]:
@@ -148,10 +129,10 @@ def shipped(folder: Path, n_files: Sequence[int], n_workers: Sequence[int]) -> I
                 yield run(classifier, linked(songs, n, folder / f"{workers}-{n}"), "as it ships")
 
 
-def limited(folder: Path, n_files: int = N_LIMITED, n_workers: int = 2) -> Scale:
+def limited(folder: Path, made: Made, n_files: int = N_LIMITED, n_workers: int = 2) -> Scale:
     """ViT-B/16 with its card's segments on songs that are quickly decoded: the network is the limit."""
     songs = write_songs(folder / "limited", min(N_SONGS, n_files), LIMIT_FORMATS)
-    with ready_classifier(write_vit_b16(folder), folder, decode_workers=n_workers) as classifier:
+    with ready_classifier(made.folder, folder, decode_workers=n_workers) as classifier:
         return run(classifier, linked(songs, n_files, folder / "limited-links"), "ViT-B/16, inference the limit")
 
 
@@ -178,7 +159,8 @@ def main() -> None:
     args = parser.parse_args()
     machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as name:
-        scales = [*shipped(Path(name), args.files, args.workers), limited(Path(name))]
+        made = write_vit_b16(Path(name), Settings.load().n_threads())
+        scales = [*shipped(Path(name), args.files, args.workers), limited(Path(name), made)]
     print(table(machine, scales))
     busy = scales[-1].lane_busy
     print(

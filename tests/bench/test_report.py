@@ -99,12 +99,15 @@ def report() -> Report:
     rows = rows_of(words.ONE_FILE, times, ["mp3", "wav"], AMX, {})
     peaks = {words.ORIGINAL: Peak(700.0, 1_000.0), words.SHIPPED: Peak(300.0, 800.0)}
     backends = {words.ONE: {"name": "eager", "precision": "bfloat16"}}
-    return Report(AMX, 2, backends, {words.ONE: {"inference": 61.5, "total": 99.0}}, rows, memory_rows(peaks))
+    return Report(
+        AMX, 2, "no int8: a reason", backends, {words.ONE: {"inference": 61.5, "total": 99.0}}, rows, memory_rows(peaks)
+    )
 
 
 def test_tables_say_what_was_reached_and_what_was_missed(report: Report) -> None:
     text = tables(report)
     assert "with AMX" in text
+    assert "ViT-B/16, no int8: a reason" in text
     assert "| one file: ours, one segment | 100 (98-102) | 10.0 (9.5-10.0)x | 8x: reached | 9.0 / 10.0 |" in text
     assert "12x: reached" in text
     assert "| ours, as it ships | 800 | 300 | 0.80 | at most 0.5: missed |" in text

@@ -1,57 +1,53 @@
-"""How busy the lane was, whether memory grew, the songs behind the names; and that made songs are what they say."""
+"""Whether memory grew, the songs behind the names; and that made songs are what they say."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from acoustic.lane import InferenceLane
-from acoustic.records import Votes
+from acoustic.records import Failure
+from acoustic.settings import Settings
 from bench import scaling, songs
 from bench.machine import Machine
 
 
-def votes_of(mels: np.ndarray) -> Votes:
-    n = len(mels)
-    return Votes(np.zeros((n, 3), np.float32), np.zeros((n, 0), np.float32), np.zeros((n, 2), np.float32))
+class Backend:
+    name, precision = "eager", "float32"
 
 
 class Classifier:
-    """What `watch` asks of one."""
+    """As much of one as a run asks for: its network takes 10 ms of each file's 20; files called `bad` fail."""
 
-    def __init__(self, lane: InferenceLane) -> None:
-        self._lane = lane
+    def __init__(self) -> None:
+        self.backend, self.settings, self._busy_s = Backend(), Settings(decode_workers=3), 5.0
 
+    def load(self) -> dict[str, float]:
+        return {"network_busy_s": self._busy_s}
 
-def test_the_lane_is_busy_while_it_computes_and_at_no_other_time() -> None:
-    def slow(mels: np.ndarray) -> Votes:
-        time.sleep(0.05)
-        return votes_of(mels)
-
-    lane = InferenceLane(slow, 8)
-    watched = scaling.watch(Classifier(lane))  # type: ignore[arg-type]
-    try:
-        for _ in range(3):
-            lane.submit(np.zeros((2, 16, 224), np.float32)).result()
-            time.sleep(0.1)
-    finally:
-        lane.close()
-    assert 0.15 <= watched.busy_s < 0.3
+    def analyze_many(self, paths: list[Path]) -> Iterator[tuple[int, object]]:
+        for i, path in enumerate(paths):
+            time.sleep(0.02)
+            self._busy_s += 0.01
+            yield i, Failure(path.name, {"message": "not audio"}) if path.stem == "bad" else object()
 
 
-def test_a_backend_that_fails_was_busy_too() -> None:
-    def broken(mels: np.ndarray) -> Votes:
-        time.sleep(0.02)
-        raise RuntimeError("no")
+def test_a_run_measures_its_own_files_and_no_earlier_ones() -> None:
+    one = scaling.run(Classifier(), [Path(f"{i}.wav") for i in range(12)], "here")  # type: ignore[arg-type]
+    assert (one.what, one.backend, one.n_workers, one.n_files) == ("here", "eager float32", 3, 12)
+    assert 0.24 <= one.seconds < 2.0
+    assert one.files_a_second == pytest.approx(12 / one.seconds)
+    assert one.lane_busy == pytest.approx(0.12 / one.seconds)
+    assert one.rss_mb > 10
 
-    watched = scaling.Watched(broken)
-    with pytest.raises(RuntimeError, match="no"):
-        watched(np.zeros((1, 16, 224), np.float32))
-    assert watched.busy_s >= 0.02
+
+def test_a_file_without_an_answer_is_not_a_fast_one() -> None:
+    with pytest.raises(RuntimeError, match=r"bad\.wav: not audio"):
+        scaling.run(Classifier(), [Path("bad.wav")], "here")  # type: ignore[arg-type]
 
 
 def grown(samples: list[tuple[int, float]]) -> float:
