@@ -64,7 +64,7 @@ def main() -> int:
         report = original.measure(folder, original.Plan(rounds=rounds), made)
         share = limits.measure(folder, rounds, made)
         scale = scaling.limited(folder, made, N_LIMITED)
-    print(tables(report), limits.table(share), scaling.table(report.machine, [scale]), sep="\n\n", end="\n\n")
+    print(tables(report), limits.table(share), f"{scaling.HEAD}\n{scaling.line(scale)}", sep="\n\n", end="\n\n")
     checks = checks_of(report)
     checks.append(Check(f"share of the matrix rate, {limits.BATCH_SIZES[-1]} segments", share.reached))
     checks.append(Check("lane busy where inference is the limit", scale.lane_busy / scaling.MIN_BUSY))

@@ -33,6 +33,7 @@ def main() -> None:
         prepare_process(settings)
         with OptimizedAudioClassifier(settings=settings, n_threads=settings.n_threads()) as ours:
             ours.warm_up()
+            ours.wait_for_backend()
             print(f"model {ours.card.name}, {ours.backend.name} {ours.backend.precision}, {rounds} rounds, medians")
             print("format  first ms  (load / mel / network)   cached ms  librosa.load ms  load : first  first : cached")
             for name in FORMATS:

@@ -27,7 +27,7 @@ from acoustic.network.registry import EMBEDDED_MODEL
 from acoustic.records import Failure
 from acoustic.settings import Settings
 
-from .machine import MB, Machine, this_machine
+from .machine import MB, this_machine
 from .made_model import Made, write_vit_b16
 from .ours import chosen, ready_classifier
 from .songs import write_songs
@@ -136,19 +136,18 @@ def limited(folder: Path, made: Made, n_files: int = N_LIMITED, n_workers: int =
         return run(classifier, linked(songs, n_files, folder / "limited-links"), "ViT-B/16, inference the limit")
 
 
-def table(machine: Machine, scales: Sequence[Scale]) -> str:
-    lines = [
-        machine.sentence(),
-        "",
-        "| | backend | decode workers | files | files a second | lane busy | RSS MB at the end | grown MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for one in scales:
-        lines.append(
-            f"| {one.what} | {one.backend} | {one.n_workers} | {one.n_files:,} | {one.files_a_second:.1f} "
-            f"| {one.lane_busy:.2f} | {one.rss_mb:,.0f} | {one.grown_mb:+.0f} |"
-        )
-    return "\n".join(lines)
+HEAD = (
+    "| | backend | decode workers | files | files a second | lane busy | RSS MB at the end | grown MB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(one: Scale) -> str:
+    """Its row of the table below HEAD."""
+    return (
+        f"| {one.what} | {one.backend} | {one.n_workers} | {one.n_files:,} | {one.files_a_second:.1f} "
+        f"| {one.lane_busy:.2f} | {one.rss_mb:,.0f} | {one.grown_mb:+.0f} |"
+    )
 
 
 def main() -> None:
@@ -160,8 +159,13 @@ def main() -> None:
     machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as name:
         made = write_vit_b16(Path(name), Settings.load().n_threads())
-        scales = [*shipped(Path(name), args.files, args.workers), limited(Path(name), made)]
-    print(table(machine, scales))
+        print(machine.sentence(), HEAD, sep="\n\n")
+        scales = []
+        for one in shipped(Path(name), args.files, args.workers):
+            print(line(one), flush=True)  # a thousand files take minutes
+            scales.append(one)
+        scales.append(limited(Path(name), made))
+        print(line(scales[-1]))
     busy = scales[-1].lane_busy
     print(
         f"\nlane busy where inference is the limit: {busy:.2f}, target {MIN_BUSY}: "

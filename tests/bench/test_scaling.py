@@ -13,7 +13,6 @@ import soundfile
 from acoustic.records import Failure
 from acoustic.settings import Settings
 from bench import scaling, songs
-from bench.machine import Machine
 
 
 class Backend:
@@ -86,7 +85,8 @@ def test_made_songs_have_their_length_differ_by_seed_and_are_the_same_again(tmp_
         assert info.duration == pytest.approx(2.0, abs=0.1)
 
 
-def test_the_table_names_rate_and_growth() -> None:
+def test_a_row_names_rate_and_growth() -> None:
     one = scaling.Scale("as it ships", "openvino int8", 2, 1_000, 50.0, 0.875, 612.0, 3.4)
-    text = scaling.table(Machine("p", 2, None, None, "3", {}), [one])
-    assert "| as it ships | openvino int8 | 2 | 1,000 | 20.0 | 0.88 | 612 | +3 |" in text
+    row = scaling.line(one)
+    assert row == "| as it ships | openvino int8 | 2 | 1,000 | 20.0 | 0.88 | 612 | +3 |"
+    assert {text.count("|") for text in (*scaling.HEAD.splitlines(), row)} == {9}
