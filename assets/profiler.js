@@ -176,7 +176,7 @@ function drawBackend() {
   const b = P.now.backend, sizes = [...new Set(b.candidates.flatMap((one) => Object.keys(one.ms)))].sort((x, y) => x - y);
   $('.pf-backend').replaceChildren(h('strong', {}, `${b.name}, ${b.precision}`), ` on ${b.device_name || b.device}`, b.n_threads ? `, ${counted(b.n_threads, 'thread')}` : '',
     b.state === 'measuring' ? h('span', { class: 'pf-badge' }, 'still measuring') : '');
-  put($('.pf-chosen'), b.chosen || (b.candidates.length ? '' : 'No other backend was measured.'));
+  put($('.pf-chosen'), (b.chosen && `${b.chosen.charAt(0).toUpperCase()}${b.chosen.slice(1)}.`.replace('..', '.')) || (b.candidates.length ? '' : 'No other backend was measured.'));
   $('.pf-candidates').parentElement.hidden = !b.candidates.length;
   $('.pf-candidates thead').replaceChildren(h('tr', {}, h('th', { scope: 'col' }, 'Backend'), h('th', { scope: 'col' }, 'State'),
     ...sizes.map((size) => h('th', { scope: 'col' }, `ms, ${counted(Number(size), 'segment')}`)), h('th', { scope: 'col' }, 'Cosine'), h('th', { scope: 'col', class: 'pf-note' }, 'Note')));
@@ -203,7 +203,7 @@ function drawWhatIf() {
   $('.pf-result').replaceChildren(...(w.result ? difference(w.result) : []));
 }
 function difference(found) {
-  const [a, b] = found.sides, stages = P.stages.filter(([name]) => Math.max(a.medians_ms[name] || 0, b.medians_ms[name] || 0) > 0);
+  const [a, b] = found.sides, stages = P.stages.filter(([name]) => Math.max(a.medians_ms[name] || 0, b.medians_ms[name] || 0) >= 0.005);
   const way = (side) => `${side.backend}, ${side.precision}, ${counted(side.n_segments, 'segment')}${side.denoise ? ', denoised' : ''}${side.ready ? '' : ' (not ready yet)'}`;
   const speed = found.faster >= 1 ? `is ${found.faster.toFixed(2)} times as fast` : `takes ${(1 / found.faster).toFixed(2)} times as long`;
   const change = (x, y) => (x === undefined || y === undefined ? '–' : `${y - x < 0 ? '−' : '+'}${inMs(Math.abs(y - x))}`);

@@ -80,7 +80,7 @@ def _of_decoding(share: float, here: Circumstances) -> str:
     says = f"decoding is {_percent(share)} of the time"
     if here.n_workers < here.n_cores:
         return f"{says}: add a worker (`decode_workers` is {here.n_workers}, and there are {here.n_cores} cores)"
-    return f"{says}, and {here.n_workers} workers decode already on {here.n_cores} cores"
+    return f"{says}, and there are as many workers (`decode_workers` is {here.n_workers}) as cores, or more"
 
 
 def _of_network(inference: float, waiting: float, here: Circumstances) -> str:
@@ -113,7 +113,8 @@ def _other_backend(here: Circumstances) -> str:
 
 def _measured(backend: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
     """(the candidate in use, the others), those of which times are known."""
-    timed = [one for one in backend.get("candidates") or () if isinstance(one.get("ms"), Mapping) and one["ms"]]
+    listed = backend.get("candidates") or ()
+    timed = [one for one in listed if isinstance(one.get("ms"), Mapping) and all(one["ms"].values()) and one["ms"]]
     in_use = [one for one in timed if one.get("state") == "in use"] or [
         one
         for one in timed
