@@ -12,13 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chromium import DESKTOP, IN_CHROMIUM, PHONE, listen, new_context
 from profiler_site import NASTY, Work, launch, page, songs_in, station
-from test_page import CHROMIUM, DESKTOP, PATIENCE_MS, PHONE, browser  # noqa: F401 (a fixture)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)"),
-]
+from acoustic.workstation.scanning import scan
+
+pytestmark = IN_CHROMIUM
 POLLS = "Number(document.querySelector('.pf').dataset.polls || 0)"
 
 
@@ -38,18 +37,13 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(browser, site):  # noqa: F811
+def opened(browser, site):
     complaints = []
 
     def open_page(viewport=DESKTOP, scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
-        context.set_default_timeout(PATIENCE_MS)
+        context = new_context(browser, viewport, scheme)
         view = context.new_page()
-        view.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
-        view.on("pageerror", lambda e: complaints.append(f"page error: {e.stack}"))
-        view.on(
-            "request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else complaints.append(r.url)
-        )
+        listen(view, site.url, complaints)
         view.on("dialog", lambda d: (complaints.append(f"dialog: {d.message}"), d.dismiss()))
         view.goto(site.url)
         view.wait_for_selector(".pf-bar")
@@ -90,6 +84,28 @@ def test_it_is_live_while_work_runs(view, site):
     assert "MB" in view.locator("[data-now=memory]").inner_text()
     assert re.search(r"core 0 \d+ %|All cores \d+ %", view.locator("[data-now=cpu]").inner_text())
     assert view.locator("[data-chart=memory] path.pf-curve").count() >= 1
+
+
+def test_a_scan_shows_its_songs_and_its_workers(view, site, tmp_path):
+    folder = tmp_path / "scanned"
+    songs_in(folder, 5)
+    before = n_songs(view)
+    failed = []
+
+    def scanned():
+        try:
+            scan(site.workstation, folder)
+        except Exception as error:  # a thread's error would only be printed
+            failed.append(error)
+
+    thread = threading.Thread(target=scanned)
+    thread.start()
+    view.wait_for_function("document.querySelector('[data-now=memory]').textContent.includes('of its own')")
+    view.wait_for_function(
+        "(n) => Number(document.querySelector('.pf-told').textContent.match(/([\\d,]+) song/)[1]) > n", arg=before
+    )
+    thread.join(300)
+    assert (thread.is_alive(), failed) == (False, [])
 
 
 def test_nothing_is_asked_while_it_is_not_seen(view, site):
