@@ -26,8 +26,11 @@ LIBRARIES = (
     "plotly",
     "psutil",
     "nvidia-ml-py",
+    "openvino",
 )
 ENOUGH_DISK_GB = 1.0
+MEASURE_AT_MOST_S = 60.0
+"""wait for the measurement of the backends, which converts the network the first time"""
 REINSTALL = "Run ./start.sh once: it installs what requirements.txt names."
 
 
@@ -54,7 +57,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     try:
         yield from _decoders()
         yield _device()
-        yield _model(settings)
+        yield from _model(settings)
         yield _personal(settings)
     except (ImportError, OSError) as error:  # OSError: a package is there, its shared library is not
         yield Check("imports", False, str(error), REINSTALL)
@@ -94,16 +97,31 @@ def _device() -> Check:
     return Check("device", True, detail)
 
 
-def _model(settings: Settings) -> Check:
+def _model(settings: Settings) -> Iterator[Check]:
     from .workstation import Workstation
 
     try:
         with Workstation(settings) as workstation:
+            workstation.classifier.wait_for_backend(MEASURE_AT_MOST_S)
             card, facts = workstation.classifier.card, workstation.classifier.backend.describe()
     except AcousticError as error:
-        return Check("model", False, error.message, error.hint)
-    said = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
-    return Check("model", True, f"{card.name}: {len(card.labels)} genres; {said}")
+        yield Check("model", False, error.message, error.hint)
+        return
+    candidates = facts.pop("candidates", [])
+    yield Check("model", True, f"{card.name}: {len(card.labels)} genres")
+    told = {key: value for key, value in facts.items() if key not in ("name", "precision", "chosen")}
+    said = ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+    yield Check("backend", True, f"{facts['name']} {facts['precision']}, {facts['chosen']}; {said}")
+    yield from (Check(f"  {one['backend']} {one['precision']}", True, _told(one)) for one in candidates)
+
+
+def _told(candidate: dict[str, Any]) -> str:
+    """What was found of one way to run the network."""
+    parts = [candidate["state"]]
+    parts += [f"{ms:.1f} ms for {size} segment{'s' * (size != '1')}" for size, ms in candidate["ms"].items()]
+    if candidate["cosine"] is not None:
+        parts.append(f"cosine {candidate['cosine']:.5f}")
+    return ", ".join(parts) + (f" ({candidate['note']})" if candidate["note"] else "")
 
 
 def _personal(settings: Settings) -> Check:

@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from .errors import AcousticError, AudioError, InternalError, SettingsError, Sto
 from .lane import InferenceLane
 from .network import backends
 from .network.registry import EMBEDDED_MODEL, Registry, model_folders
-from .profiler import Profiler, Trace, current, span, tracing
+from .profiler import Profiler, Trace, current, rest, span, tracing
 from .records import (
     Analysis,
     AudioInfo,
@@ -87,7 +88,6 @@ class OptimizedAudioClassifier:
         *,
         settings: Settings | None = None,
         cache: bool | Cache = True,
-        compile: bool = False,
         n_threads: int | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -96,19 +96,28 @@ class OptimizedAudioClassifier:
             raise SettingsError(f"batch_size = {self.batch_size}; at least 1 segment must go through the network")
         wanted = model_path if isinstance(model_path, Path) else os.fspath(model_path)
         registry = Registry(model_folders(self.settings))
-        network, self.card = registry.load(wanted or self.settings.model or EMBEDDED_MODEL)
-        device = backends.choose_device(device or self.settings.device)
-        self.backend = backends.create(network, device, use_fp16=use_fp16, compile=compile, n_threads=n_threads)
+        source, self.card = registry.source(wanted or self.settings.model or EMBEDDED_MODEL)
+        self.segment_spec = self.settings.segments_of(self.card.segments)
+        self._precision = self.settings.precision if use_fp16 else "float32"
+        self.backend = backends.create(
+            source,
+            device or self.settings.device,
+            backend=self.settings.backend,
+            precision=self._precision,
+            n_threads=n_threads,
+            n_segments=min(self.batch_size, self.segment_spec.n_segments),
+            folder=self.settings.cache_folder() / "backends",
+        )
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
-        self.segment_spec = self.settings.segments_of(self.card.segments)
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.decode_workers, thread_name_prefix="decode")
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
         self._n_requests = 0
+        self._n_queued = 0
         self._n_cached = 0
 
     def _new_cache(self) -> Cache:
@@ -156,6 +165,7 @@ class OptimizedAudioClassifier:
         with self._count_lock:
             self._n_requests += 1
         with tracing(trace):
+            trace.add_all(prepared.meta.get("timings_ms", {}))  # what was measured where it was heard
             return self._finish(name, digest, self._vote(prepared, self._votes_key(digest), _nobody), trace, False)
 
     def analyze_many(
@@ -222,17 +232,38 @@ class OptimizedAudioClassifier:
             "cache": self.cache.stats() if self.cache else None,
         }
 
+    def wait_for_backend(self, timeout_s: float | None = None) -> bool:
+        """Wait until the backends of this machine are measured and the best is in use; whether it is. Nothing needs
+        it: the first one answers meanwhile."""
+        return self.backend.wait(timeout_s)
+
+    def load(self) -> dict[str, Any]:
+        """What waits and works at this moment: segments before the network, files before a decoder, the seconds that
+        the network has been busy since the start."""
+        return {
+            "queue_segments": self._lane.n_waiting,
+            "waiting_files": self._n_queued,
+            "network_busy_s": self._lane.busy_s,
+        }
+
     # --- one file ---
 
     def _start(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Future[Analysis | Failure]:
         try:
-            return self._pool.submit(self._analyze_or_fail, path, described, on_stage)
+            begun = self._pool.submit(self._analyze_or_fail, path, described, on_stage)
+            self._queue(+1)
+            return begun
         except RuntimeError:  # closed by another thread: the file still gets its answer
             stopped: Future[Analysis | Failure] = Future()
             stopped.set_result(_stopped(path))
             return stopped
 
+    def _queue(self, change: int) -> None:
+        with self._count_lock:
+            self._n_queued += change
+
     def _analyze_or_fail(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis | Failure:
+        self._queue(-1)
         if self._closing.is_set():
             return _stopped(path)
         try:
@@ -276,7 +307,8 @@ class OptimizedAudioClassifier:
                 warnings=warnings,
             )
             tags = mean_tags(heard.votes.tag_logits, self.card.tag_labels)
-        self.profiler.add(trace, path)
+            embedding = heard.votes.embeddings.mean(axis=0)
+        run = self.profiler.add(trace, path)
         with self._count_lock:
             self._n_cached += heard.cached
         return Analysis(
@@ -289,8 +321,8 @@ class OptimizedAudioClassifier:
             start_s=heard.start_s,
             end_s=heard.end_s,
             tags=tags,
-            embedding=heard.votes.embeddings.mean(axis=0),
-            timings_ms=trace.timings_ms(),
+            embedding=embedding,
+            timings_ms=run.timings_ms,
             descriptors=measured,
             warnings=warnings,
             info=heard.info,
@@ -314,11 +346,12 @@ class OptimizedAudioClassifier:
 
     def _heard(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> _Heard:
         """The votes on a file, from the cache or anew."""
-        key = self._votes_key(digest)
         with span("cache"):
+            key = self._votes_key(digest)
             kept = self.cache.get(key) if self.cache and key else None
-        if kept is not None:
-            return _heard_from(kept)
+            heard = None if kept is None else _heard_from(kept)
+        if heard is not None:
+            return heard
         return self._vote(self._mels(path, digest, on_stage), key, on_stage)
 
     def _vote(self, mels: CacheEntry, key: str | None, on_stage: Callable[[str], None]) -> _Heard:
@@ -326,9 +359,11 @@ class OptimizedAudioClassifier:
         with span("preprocess"):
             ready = normalize(torch.from_numpy(mels.arrays["mels"].copy()), self.card.mel).numpy()
         on_stage("inference")
+        asked = time.perf_counter()
         answer = self._lane.submit(ready).result()
-        if (trace := current()) is not None:
-            trace.add("wait", answer.wait_ms, ended_ms_ago=answer.inference_ms)
+        took_ms = 1e3 * (time.perf_counter() - asked)
+        if (trace := current()) is not None:  # the way to the lane and back is waiting, too
+            trace.add("wait", max(0.0, took_ms - answer.inference_ms), ended_ms_ago=answer.inference_ms)
             trace.add("inference", answer.inference_ms)
         arrays = {
             "logits": answer.votes.logits,
@@ -337,8 +372,8 @@ class OptimizedAudioClassifier:
             "start_s": mels.arrays["start_s"],
             "end_s": mels.arrays["end_s"],
         }
-        entry = CacheEntry(arrays, mels.meta)
         with span("cache"):
+            entry = CacheEntry(arrays, {name: told for name, told in mels.meta.items() if name != "timings_ms"})
             if self.cache and key:
                 self.cache.put(key, entry)
         return dataclasses.replace(_heard_from(entry), cached=False)
@@ -356,7 +391,8 @@ class OptimizedAudioClassifier:
         key = self._key("mels", digest)
         if self.cache is None or key is None:
             return compute()
-        return self.cache.get_or_compute(key, compute)[0]
+        with rest("cache"):
+            return self.cache.get_or_compute(key, compute)[0]
 
     def _descriptors(self, path: str, digest: str | None, heard: _Heard) -> Descriptors:
         """Tempo, beat and low frequencies of the middle of the track; vocal presence from the tags."""
@@ -378,7 +414,8 @@ class OptimizedAudioClassifier:
         return dataclasses.replace(Descriptors(**entry.meta), vocal_presence=voice)
 
     def _votes_key(self, digest: str | None) -> str | None:
-        return self._key("votes", digest, self.card.weights_digest, self.backend.precision)
+        # what was asked for: the backends that "auto" chooses among give the same answers
+        return self._key("votes", digest, self.card.weights_digest, self._precision)
 
     def _key(self, kind: str, digest: str | None, *more: str) -> str | None:
         """Cache key of a derived value: content, specs and switches that change it, and `more`; None without a

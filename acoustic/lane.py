@@ -50,6 +50,10 @@ class InferenceLane:
         self._closed = False
         self.batch_sizes: dict[int, int] = {}
         """how many batches of each size have run"""
+        self.busy_s = 0.0
+        """time that the network has been computing"""
+        self._n_submitted = 0
+        self._n_done = 0
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -62,7 +66,13 @@ class InferenceLane:
             if self._closed:
                 raise RuntimeError("the inference lane is closed")
             self._jobs.put(job)
+            self._n_submitted += len(mels)
         return job.future
+
+    @property
+    def n_waiting(self) -> int:
+        """Segments that were submitted and have no votes yet."""
+        return self._n_submitted - self._n_done
 
     def close(self) -> None:
         """Finish what was submitted, then stop. May be called twice."""
@@ -116,14 +126,18 @@ class InferenceLane:
         except Exception as error:  # the lane must outlive any failure of a backend; the error goes to the callers
             for job, _ in share:
                 if not job.future.done():
+                    self._n_done += len(job.mels) - job.taken  # none of them is tried again
                     job.future.set_exception(error)
 
     def _share_out(self, share: list[tuple[_Job, int]]) -> None:
         """Run the batch and give each file the votes of its own segments."""
+        begun = time.perf_counter()
         votes = self._backend(np.concatenate([job.mels[job.taken : job.taken + n] for job, n in share]))
+        self.busy_s += time.perf_counter() - begun
         n_asked = sum(n for _, n in share)
         if len(votes) != n_asked:
             raise RuntimeError(f"the backend gave {len(votes)} votes for {n_asked} segments")
+        self._n_done += n_asked
         self.batch_sizes[n_asked] = self.batch_sizes.get(n_asked, 0) + 1
         at = 0
         for job, n in share:

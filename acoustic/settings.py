@@ -37,8 +37,13 @@ class Settings:
     # model and device
     model: str = _setting("", "name or folder", "Model to use; empty takes the embedded default.")
     device: str = _setting("auto", "auto|cpu|cuda|mps", "Where the network runs.")
-    compile: bool = _setting(
-        False, "on|off", "torch.compile in the background; the uncompiled path answers until then."
+    backend: str = _setting(
+        "auto", "auto|eager|compiled|openvino|graphs|tensorrt", "How the network is run; auto takes the fastest here."
+    )
+    precision: str = _setting(
+        "auto",
+        "auto|float32|bfloat16|float16|int8",
+        "Of the network's arithmetic; auto takes the fastest that is accurate.",
     )
     batch_size: int = _setting(8, "segments", "Most segments in one network call.", minimum=1, maximum=1024)
     decode_workers: int = _setting(2, "workers", "Files decoded at the same time.", minimum=1, maximum=64)
@@ -170,10 +175,12 @@ def upload_folder() -> Path:
 def prepare_process(settings: Settings) -> None:
     """Set what must be set once a process, at the entry and never at import.
 
-    NUMBA_CACHE_DIR lets librosa's compiled functions survive the process; analytics and telemetry of libraries are off;
+    NUMBA_CACHE_DIR lets librosa's compiled functions survive the process, TORCHINDUCTOR_CACHE_DIR torch's; analytics
+    and telemetry of libraries are off;
     hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept.
     """
     os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.cache_folder() / "numba"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_folder() / "compiled"))
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -57,12 +57,12 @@ class Bench:
 
 
 def hear(data: Path, model: Path, config: TrainConfig) -> Bench:
-    settings = Settings.load()
+    settings = Settings.load(backend="eager", precision="float32")
     prepare_process(settings)
     rows = read_rows(config, data)
     kept = {row.file for row in rows if held_out(row, config.seed, config.held_out)}
     group_of = {row.file: row.group for row in rows}
-    with OptimizedAudioClassifier(model, settings=settings, use_fp16=False) as classifier:
+    with OptimizedAudioClassifier(model, settings=settings) as classifier:
         card = classifier.card
         base = Base(
             card.name,

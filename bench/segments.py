@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from acoustic.network import backends
+from acoustic.network.backends.eager import EagerBackend
 from acoustic.network.registry import Registry
 from acoustic.records import Votes
 from acoustic.signal import segments
@@ -128,7 +128,7 @@ def main() -> None:
     config = TrainConfig.read(arguments.config)
     prepared = prepare(config, arguments.data, arguments.work, lambda name, done, n: None)
     network, card = Registry([]).load(arguments.model)
-    backend = backends.create(network, "cpu", use_fp16=False)
+    backend = EagerBackend(network, "cpu")
     store = prepared.dataset.store
     music = [t for t in prepared.held if prepared.rows[t].kind == "music"]
     length_s = {t: store.length(t) / store.sample_rate for t in music}

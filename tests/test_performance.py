@@ -73,10 +73,11 @@ def test_the_machine_is_read_only_while_somebody_looks(station: SimpleNamespace)
         time.sleep(0.02)
 
 
-def test_the_spans_of_a_run_add_up_to_its_wall_time(fresh: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", [False, True], ids=["no cache", "cache"])
+def test_the_spans_of_a_run_add_up_to_its_wall_time(fresh: Settings, tmp_path: Path, cache: bool) -> None:
     """No stage goes unmeasured. The middle of several songs counts: a busy machine may take any one of them aside."""
     shares = []
-    with OptimizedAudioClassifier(settings=fresh, cache=False) as classifier:
+    with OptimizedAudioClassifier(settings=fresh, cache=cache) as classifier:
         classifier.warm_up(described=False)
         for seed in range(7):
             began = time.perf_counter()
@@ -88,6 +89,19 @@ def test_the_spans_of_a_run_add_up_to_its_wall_time(fresh: Settings, tmp_path: P
             shares.append(sum(timings.values()) / total)
     assert max(shares) <= 1.001
     assert sorted(shares)[len(shares) // 2] >= 0.95
+
+
+def test_a_song_that_a_worker_decoded_shows_its_decoding(station: SimpleNamespace, tmp_path: Path) -> None:
+    path = song(tmp_path / "a.wav", 40.0)
+    prepared = heard_elsewhere(station.classifier, path)
+    timings = station.classifier.judge(path, "0" * 64, prepared).timings_ms
+    for stage, ms in prepared.meta["timings_ms"].items():
+        assert timings[stage] == pytest.approx(ms, abs=0.01)
+    assert list(timings)[:2] == ["load_audio", "mel_spectrogram"]
+    assert sum(ms for stage, ms in timings.items() if stage != "total") >= 0.9 * timings["total"]
+    [run] = station.classifier.profiler.runs()
+    assert run.spans[0].name == "load_audio"
+    assert run.started_at == pytest.approx(run.ended_at - timings["total"] / 1e3, abs=0.5)
 
 
 def song_once(folder: Path, seed: int) -> Path:

@@ -21,7 +21,34 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class BackendName(StrEnum):
+    """How the network is run."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    COMPILED = "compiled"
+    OPENVINO = "openvino"
+    GRAPHS = "graphs"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """Of the network's arithmetic."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
+BackendOption = Annotated[
+    BackendName | None, typer.Option(help="How the network is run.", show_default="auto: the fastest measured here")
+]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="Of its arithmetic.", show_default="auto: the fastest that is accurate")
+]
 ModelOption = Annotated[str | None, typer.Option(help="Model name or folder.", show_default="the embedded one")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 LibraryOption = Annotated[

@@ -14,7 +14,16 @@ import typer
 from .. import terminal
 from ..errors import AudioError
 from ..records import Failure
-from .arguments import DeviceOption, JsonOption, ModelOption, NoPersonalOption, settings_of, tell_personal
+from .arguments import (
+    BackendOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    NoPersonalOption,
+    PrecisionOption,
+    settings_of,
+    tell_personal,
+)
 
 app = typer.Typer()
 
@@ -40,7 +49,8 @@ def analyze(
         Path | None,
         typer.Option(dir_okay=False, help="Write where the time went as Chrome trace JSON.", metavar="TRACE.json"),
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile in the background.")] = False,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
     no_personal: NoPersonalOption = False,
 ) -> None:
     """Say what genre songs are, with confidence, segments and timings."""
@@ -51,7 +61,8 @@ def analyze(
         denoise=denoise,
         compress=compress,
         rules=rules,
-        compile=compiled,
+        backend=backend,
+        precision=precision,
     )
     from ..workstation import Workstation  # torch is loaded once the arguments are known to be good
 

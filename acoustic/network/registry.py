@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import ModelError
 from ..settings import PROJECT_ROOT, Settings
+from . import quantized
 from .card import CARD_FILE, NAME, WEIGHT_FILE, ModelCard
+from .source import NetworkSource
 
 if TYPE_CHECKING:  # who only reads cards does not wait for torch
     import torch
@@ -99,12 +101,21 @@ class Registry:
 
         Raises ModelError naming file and cause.
         """
-        from . import weights
+        source, card = self.source(name_or_folder)
+        return source.network(), card
 
+    def source(self, name_or_folder: str | Path = "") -> tuple[NetworkSource, ModelCard]:
+        """As `load`, but the weights are read and verified when the network is asked for the first time."""
         folder = self.find(name_or_folder)
         card = self.card(folder)
-        tensors = weights.read_all(folder, card.weights)
-        return weights.build(card.architecture, tensors, _weights_name(folder, card)), card
+
+        def load() -> MelViT:
+            from . import weights
+
+            tensors = weights.read_all(folder, card.weights)
+            return weights.build(card.architecture, tensors, _weights_name(folder, card))
+
+        return NetworkSource(card.architecture, load, card.weights_digest, quantized.file_of(folder.resolve())), card
 
 
 def _weights_name(folder: Path, card: ModelCard) -> Path:

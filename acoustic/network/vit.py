@@ -106,7 +106,7 @@ class MelViT(nn.Module):
 
     def answer(self, pooled: Tensor) -> Answers:
         """The heads: (B, width) -> Answers."""
-        empty = pooled.new_zeros(len(pooled), 0)
+        empty = pooled[:, :0]
         return Answers(
             self.genre(pooled),
             empty if self.tags is None else self.tags(pooled),
@@ -122,7 +122,8 @@ class MelViT(nn.Module):
         if keep is not None:
             tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         if self.cls_token is not None:
-            cls = (self.cls_token + self.position[:, :1]).expand(len(tokens), -1, -1)
+            # a shape is traced, len() would become a constant
+            cls = (self.cls_token + self.position[:, :1]).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         for layer in self.layers:
             if self.checkpoint_layers and self.training:

@@ -11,6 +11,7 @@ held out is in it, so that what is measured there stays honest.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,9 +64,8 @@ def make(config: TrainConfig, data: Path, model: Path, settings: Settings) -> tu
     """Write the background of the model in the folder `model`; returns its file and the number of songs in it.
     ManifestError if none of them could be analysed."""
     rows = [r for r in read_rows(config, data) if not held_out(r, config.seed, config.held_out)]
-    with OptimizedAudioClassifier(
-        model, settings=settings, use_fp16=False, n_threads=settings.n_threads()
-    ) as classifier:
+    exact = dataclasses.replace(settings, backend="eager", precision="float32")
+    with OptimizedAudioClassifier(model, settings=exact, n_threads=settings.n_threads()) as classifier:
         chosen = choose(rows, classifier.card.labels)
         made = hear(classifier, [data / row.file for row in chosen])
         about = "; ".join(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..network import backends
+from ..network.backends.eager import EagerBackend
 from ..network.card import ModelCard
 from ..network.registry import save_model
 from ..records import Calibration
@@ -24,7 +24,7 @@ def finish(config: TrainConfig, prepared: Prepared, student: Student, folder: Pa
     """Fit the calibration on the held-out part and write `folder`; returns the card, and the answers on labelled
     held-out tracks."""
     unstandardize_tags(student, prepared)
-    backend = backends.create(student.network, "cpu", use_fp16=False)
+    backend = EagerBackend(student.network, "cpu")
     tracks = held_out_votes(prepared.dataset.store, prepared.rows, prepared.held, config, backend)
     answers = cross_fitted(tracks, config.tags, config)
     calibration, report = fit_calibration(tracks, config.tags, config, answers)

@@ -16,6 +16,7 @@ from ..settings import PROJECT_ROOT
 from .config import TrainConfig
 from .dataset import Scale
 from .prepare import Prepared
+from .widen import factor_of, widen
 
 
 class Student(nn.Module):
@@ -41,20 +42,23 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     student = Student(MelViT(architecture), widths[2])
     if config.start_from:
         network, card = Registry((PROJECT_ROOT / "models",)).load(config.start_from)
-        _check_fits(card, config)
+        factor = factor_of(card.architecture, config.architecture)
+        _check_fits(card, config, wider=factor is not None)
+        if factor is not None:
+            network = widen(network, factor, config.seed)
         take_weights(student.network, network, card, config, scales[1])
     student.network.checkpoint_layers = config.checkpoint_layers
     freeze(student, config)
     return student
 
 
-def _check_fits(card: ModelCard, config: TrainConfig) -> None:
+def _check_fits(card: ModelCard, config: TrainConfig, wider: bool) -> None:
     mine, theirs = config.architecture, card.architecture
     for name in ("width", "depth", "n_heads", "mlp_ratio", "stem", "pooling", "n_mels"):
-        if getattr(mine, name) != getattr(theirs, name):
+        if getattr(mine, name) != getattr(theirs, name) and not wider:
             raise SettingsError(
                 f"start_from: {card.name} has {name} = {getattr(theirs, name)}, not {getattr(mine, name)}",
-                "Write the model's own architecture into the configuration.",
+                "Write the model's own architecture into the configuration, or a multiple of its width and heads.",
             )
     if card.mel != config.mel:
         raise SettingsError(

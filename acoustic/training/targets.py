@@ -27,7 +27,7 @@ from .config import TeacherSpec
 from .manifest import Row
 from .teachers import accelerate, load_teacher, windows_of
 
-BATCH = 8
+BATCH = 32
 FULL_SCALE = 32_767
 Report = Callable[[str, int, int], None]
 

@@ -84,7 +84,6 @@ class Workstation:
                 self._classifier = OptimizedAudioClassifier(
                     settings=self.settings,
                     cache=self._cache,
-                    compile=self.settings.compile,
                     n_threads=self.settings.n_threads(),
                 )
                 if self._personal:

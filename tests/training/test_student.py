@@ -99,6 +99,19 @@ def test_a_model_of_another_shape_is_refused(model: tuple[Path, MelViT]) -> None
         new_student(prepared(), other_mels)
 
 
+def test_a_student_may_be_a_multiple_as_wide_as_the_model(model: tuple[Path, MelViT]) -> None:
+    folder, network = model
+    wide = dataclasses.replace(SHAPE, width=64, n_heads=4)
+    student = new_student(prepared(), config(start_from=str(folder), architecture=wide)).network.eval()
+    mels = torch.randn(2, 32, 224, generator=torch.Generator().manual_seed(0))
+    half = {"atol": 2e-2, "rtol": 2e-2}
+    assert torch.allclose(student.pooled(mels), network.eval().pooled(mels).repeat(1, 2), **half)
+    assert torch.allclose(student(mels).embedding, network(mels).embedding, **half)
+    odd = dataclasses.replace(SHAPE, width=64)  # its heads are wider, not more
+    with pytest.raises(SettingsError, match="width = 32, not 64"):
+        new_student(prepared(), config(start_from=str(folder), architecture=odd))
+
+
 @pytest.mark.parametrize(("n", "learning"), [(0, set()), (1, {2}), (3, {0, 1, 2})])
 def test_only_the_last_layers_and_the_heads_learn(n: int, learning: set[int]) -> None:
     student = new_student(prepared(), config(trainable_blocks=n))

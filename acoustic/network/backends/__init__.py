@@ -1,10 +1,20 @@
-"""How a network is executed: one face, chosen by measurement when it is created.
+"""How a network is executed: one face, chosen by measurement where it runs.
 
-`create` gives the backend for a device; `describe()` says what was chosen, why, and with which numbers.
+eager       torch, operation by operation; int8 by dynamic quantisation
+compiled    torch.compile, made ready in the background
+openvino    a graph for CPUs: float32, bfloat16, or int8 that was calibrated ahead
+graphs      recorded CUDA graphs
+tensorrt    through torch2trt, where a person has installed it
+choice      measures what a machine has, and lets the fastest accurate one take over
+
+`create` gives the backend; `describe()` says what was chosen, why, and with which numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
+import platform
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +22,11 @@ import torch
 
 from ...errors import BackendError
 from ...records import Votes
-from ..vit import MelViT
+from ..source import NetworkSource
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+BACKENDS = ("auto", "eager", "compiled", "openvino", "graphs", "tensorrt")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 class Backend(Protocol):
@@ -22,7 +34,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """`eager` or `compiled`."""
+        """`eager`, `compiled`, `openvino`, `graphs` or `tensorrt`."""
 
     @property
     def device(self) -> str:
@@ -30,7 +42,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """Of the arithmetic: `float32`, `bfloat16` or `float16`. Inputs and answers are float32 in any case."""
+        """Of the arithmetic: `float32`, `bfloat16`, `float16` or `int8`. Inputs and answers are float32 in any case."""
 
     def __call__(self, mels: np.ndarray) -> Votes:
         """Normalised mels (B, n_mels, 224) float32 -> the Votes of B segments, float32; no row depends on another.
@@ -39,7 +51,11 @@ class Backend(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What `doctor` prints: name, device, precision, and how they were chosen, as JSON values."""
+        """What `doctor` and the profiler show, as JSON values: name, device, precision, why it was `chosen`, `state`
+        (measuring or ready), and where several were measured, the `candidates`."""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until what is measured or compiled in the background is done; whether it is. It answers meanwhile."""
 
     def close(self) -> None:
         """Stop what runs in the background. The backend still answers afterwards."""
@@ -61,25 +77,69 @@ def choose_device(requested: str) -> str:
 
 
 def create(
-    network: MelViT,
+    source: NetworkSource,
     device: str = "cpu",
     *,
+    backend: str = "auto",
+    precision: str = "auto",
     use_fp16: bool = True,
-    compile: bool = False,
     n_threads: int | None = None,
+    n_segments: int = 4,
+    folder: Path | None = None,
 ) -> Backend:
-    """The backend for `network` on `device`; the network itself is put there, and into eval mode.
+    """The backend for a network on `device`.
 
-    `use_fp16` allows half precision: float16 on CUDA if the answers stay the same, bfloat16 on a CPU if it is faster as
-    well, both measured here and now. `n_threads` sets torch's thread count for the process; it belongs to the entry.
+    `backend` and `precision` "auto" leave the choice to a measurement, which goes on while the first one answers;
+    `use_fp16` False leaves only float32. `n_threads` sets torch's thread count for the process; it belongs to the
+    entry. `n_segments` is how many a song has, by which they are compared. In `folder` graphs and choices are kept.
+
+    Raises BackendError for what this machine does not have.
     """
-    from .compiled import CompiledBackend
-    from .eager import EagerBackend
+    from .choice import MeasuredBackend
+    from .rivals import compiled_precision, rivals_for
 
     device = choose_device(device)
+    for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise BackendError(f"no {name} is called {value!r}", f"Known: {', '.join(known)}.")
     if n_threads is not None:
         if n_threads < 1:
             raise BackendError(f"n_threads is {n_threads}, but must be at least 1")
         torch.set_num_threads(n_threads)
-    eager = EagerBackend.measured(network, device) if use_fp16 else EagerBackend(network, device)
-    return CompiledBackend(eager) if compile else eager
+    n_threads = n_threads or torch.get_num_threads()
+    if not use_fp16 and precision == "auto":
+        precision = "float32"
+    if backend == "compiled" and precision == "auto":
+        precision = compiled_precision(source) if device == "cpu" else "float16"
+    rivals = rivals_for(source, device, n_threads, folder)
+    wanted = [r for r in rivals if backend in ("auto", r.backend) and precision in ("auto", r.precision)]
+    if not wanted:
+        there = ", ".join(f"{r.backend} {r.precision}" for r in rivals)
+        raise BackendError(f"{backend} in {precision} cannot be had on {device}", f"There are: {there}.")
+    if len(wanted) == 1:
+        made: Backend = wanted[0].make()
+        return made
+    kept = None
+    if folder is not None and source.digest:
+        kept = folder / f"{source.digest[:16]}-{device}-{backend}-{precision}.json"
+    key = " ".join((machine(), device, source.digest, str(n_threads), str(n_segments), *_versions()))
+    return MeasuredBackend(wanted, source.architecture.n_mels, n_segments=n_segments, key=key, kept=kept)
+
+
+def machine() -> str:
+    """A name for what this machine computes with: two of one name may differ in their instructions."""
+    told = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        told += [line for line in lines if line.startswith(("model name", "flags"))][:2]
+    except OSError:
+        pass  # not Linux
+    if torch.cuda.is_available():
+        told.append(torch.cuda.get_device_name())
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def _versions() -> tuple[str, str]:
+    from . import openvino
+
+    return torch.__version__, openvino.version()

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...errors import BackendError
 from ...records import Votes
 from ..vit import Answers
-from .eager import MIN_COSINE, EagerBackend, best_ms, cosine, probe, run
+from .eager import EagerBackend, joined, run
+from .measuring import MIN_COSINE, best_ms, cosine, probe
 
 BATCH_SIZES = (1, 3, 8)  # one segment; a short track's; the engine's usual batch
 CLOSE_S = 1.0  # the wait of `close` for a warm-up that is about to end
@@ -58,12 +59,7 @@ class CompiledBackend:
         step = self._sizes[-1]
         if len(mels) <= step:
             return self._answer(tensor)
-        parts = [self._answer(tensor[start : start + step]) for start in range(0, len(mels), step)]
-        return Votes(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.tag_logits for part in parts]),
-            np.concatenate([part.embeddings for part in parts]),
-        )
+        return joined([self._answer(tensor[start : start + step]) for start in range(0, len(mels), step)])
 
     def _answer(self, mels: Tensor) -> Votes:
         """At most the largest size: by the compiled graph if its size is ready, else by the eager network."""
@@ -86,7 +82,9 @@ class CompiledBackend:
     def _warm_up_all(self) -> None:
         size = 0
         try:
-            self._graph = self._compile(self._eager.network, dynamic=False)
+            # freezing packs the weights for the processor once, instead of at every call
+            options = {"options": {"freezing": True}} if self.device == "cpu" else {}
+            self._graph = self._compile(self._eager.network, dynamic=False, **options)
             for size in self._sizes:
                 if self._stop.is_set():
                     return
@@ -99,7 +97,7 @@ class CompiledBackend:
 
     def _warm_up_one(self, size: int) -> str:
         """Compile for `size`, then compare with the eager path: "ready", "slower" or "differs"."""
-        mels = probe(self._eager.network.architecture.n_mels)
+        mels = probe(self._eager.n_mels)
         mels = np.resize(mels, (size, *mels.shape[1:]))
         tensor = self._eager.as_input(mels)
         start = time.perf_counter()

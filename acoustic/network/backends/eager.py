@@ -1,90 +1,94 @@
-"""The network as torch runs it, operation by operation, in the precision that was measured to be best."""
+"""The network as torch runs it, operation by operation, in the precision that is asked for.
+
+int8 is torch's dynamic quantisation: weights of linear layers in int8, activations quantised call by call, on a CPU.
+"""
 
 from __future__ import annotations
 
 import copy
 import platform
-import time
+import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import BackendError
 from ...records import N_FRAMES, Votes
 from ..vit import Answers, MelViT
 
-Precision = Literal["float32", "float16", "bfloat16"]
-
-MIN_COSINE = 0.999
-"""Least cosine between the logits of half and of full precision, over PROBE_SEGMENTS segments."""
-MIN_CPU_SPEEDUP = 1.1
-"""On a CPU, half precision must be this much faster; a processor without the instructions is several times slower."""
-HOPELESS = 3.0
-"""This many times slower with one segment, and the measurement ends: emulated bfloat16 is not worth the time."""
-PROBE_SEGMENTS = 4
-N_RUNS = 3
-
-_HALF: dict[str, Precision] = {"cuda": "float16", "cpu": "bfloat16"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
+"""of inputs and of whatever is not quantised"""
 
 
 class EagerBackend:
-    """`network` on `device` in `precision`. A Backend."""
+    """`network` on `device` in `precision`. A Backend. BackendError where torch cannot compute in it there."""
 
     name = "eager"
 
-    def __init__(
-        self, network: MelViT, device: str, precision: Precision = "float32", choice: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, network: MelViT, device: str, precision: str = "float32") -> None:
+        if precision == "int8" and device != "cpu":
+            raise BackendError("int8 through torch's dynamic quantisation runs on a CPU only", "Use --device cpu.")
         self.device = device
+        self.place = torch.device(device)
+        """where its tensors are"""
         self.precision = precision
-        self.dtype: torch.dtype = getattr(torch, precision)
-        # A copy in half precision leaves the float32 network to its owner; in float32 on the CPU it is used as it is.
-        network = network if precision == "float32" else copy.deepcopy(network)
-        self.network = network.to(device, self.dtype).eval()
-        self._choice = choice or {"chosen": "full precision was asked for, or is the only one here"}
-
-    @classmethod
-    def measured(cls, network: MelViT, device: str) -> EagerBackend:
-        """In half precision if this machine gains by it and the answers stay the same, else in float32."""
-        full = cls(network, device)
-        half = _HALF.get(device)
-        if half is None:
-            return full
-        candidate = cls(full.network, device, half)
-        mels = probe(network.architecture.n_mels)
-        accept, choice = _compare(full, candidate, mels, 0.0 if device == "cuda" else MIN_CPU_SPEEDUP)
-        chosen = candidate if accept else full
-        chosen._choice = choice
-        return chosen
+        self.dtype = DTYPES[precision]
+        self.n_mels = network.architecture.n_mels
+        if precision == "int8":
+            self.network: MelViT = _dynamic_int8(network.eval())
+        else:
+            # A copy in half precision leaves the float32 network to its owner; in float32 it is used as it is.
+            network = network if precision == "float32" else copy.deepcopy(network)
+            self.network = network.to(device, self.dtype).eval()
 
     def __call__(self, mels: np.ndarray) -> Votes:
-        return run(self.network, self.as_input(mels))
+        """As Backend says. Where a GPU has no memory left for the batch, its halves are taken one after the other."""
+        try:
+            return run(self.network, self.as_input(mels))
+        except BackendError as error:
+            if not isinstance(error.__cause__, torch.OutOfMemoryError) or len(mels) < 2:
+                raise
+        torch.cuda.empty_cache()  # without a CUDA context it does nothing
+        half = len(mels) // 2
+        return joined([self(mels[:half]), self(mels[half:])])
 
     def as_input(self, mels: np.ndarray) -> Tensor:
         """(B, n_mels, 224) float32 on the host -> the same on the device, in the backend's precision."""
-        n_mels = self.network.architecture.n_mels
-        if mels.ndim != 3 or mels.shape[1:] != (n_mels, N_FRAMES):
-            raise BackendError(f"mels have shape {mels.shape}, but the network reads (any, {n_mels}, {N_FRAMES})")
-        return torch.tensor(np.ascontiguousarray(mels)).to(self.device, self.dtype)
+        host = torch.tensor(checked(mels, self.n_mels))
+        if self.place.type == "cuda":  # pinned memory is copied beside what the device computes
+            return host.pin_memory().to(self.place, non_blocking=True).to(self.dtype)
+        return host.to(self.place, self.dtype)
 
     def describe(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "device": self.device,
-            "device_name": _device_name(self.device),
+            "device_name": device_name(self.place.type),
             "precision": self.precision,
-            **self._choice,
+            "chosen": "as it was asked for",
+            "state": "ready",
             "n_threads": torch.get_num_threads(),
             "matmul_precision": torch.get_float32_matmul_precision(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
         }
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Nothing is made ready in the background."""
+        return True
+
     def close(self) -> None:
         """Nothing runs in the background."""
+
+
+def checked(mels: np.ndarray, n_mels: int) -> np.ndarray:
+    """`mels`, contiguous, if they have the shape that the network reads; BackendError otherwise."""
+    if mels.ndim != 3 or mels.shape[1:] != (n_mels, N_FRAMES):
+        raise BackendError(f"mels have shape {mels.shape}, but the network reads (any, {n_mels}, {N_FRAMES})")
+    return np.ascontiguousarray(mels, dtype=np.float32)
 
 
 def run(network: Callable[[Tensor], Answers], mels: Tensor) -> Votes:
@@ -101,63 +105,32 @@ def run(network: Callable[[Tensor], Answers], mels: Tensor) -> Votes:
         ) from error
     except RuntimeError as error:
         raise BackendError(f"the network failed on {mels.device} with {len(mels)} segments: {error}") from error
-    if not all(np.isfinite(answer).all() for answer in (logits, tags, embeddings)):
-        half = "" if mels.dtype == torch.float32 else "Use full precision (use_fp16=False)."
-        raise BackendError(f"the network's answer in {mels.dtype} on {mels.device} holds NaN or infinity", half)
-    return Votes(logits, tags, embeddings)
+    return finite(Votes(logits, tags, embeddings), f"{mels.dtype} on {mels.device}", mels.dtype != torch.float32)
 
 
-def probe(n_mels: int) -> np.ndarray:
-    """Input to measure with: (PROBE_SEGMENTS, n_mels, 224) of seeded noise that falls with frequency, as music does."""
-    noise = np.random.default_rng(0).normal(size=(PROBE_SEGMENTS, n_mels, N_FRAMES))
-    return (noise + np.linspace(1, -1, n_mels)[:, None]).astype(np.float32)
+def finite(votes: Votes, where: str, half: bool) -> Votes:
+    """`votes`, if all of their numbers are finite; BackendError otherwise."""
+    if not all(np.isfinite(answer).all() for answer in (votes.logits, votes.tag_logits, votes.embeddings)):
+        hint = "Use full precision (use_fp16=False, or `precision` float32)." if half else ""
+        raise BackendError(f"the network's answer in {where} holds NaN or infinity", hint)
+    return votes
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The least cosine between rows of two (B, C) arrays."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float((np.sum(a * b, axis=1) / np.maximum(lengths, 1e-12)).min())
+def joined(parts: list[Votes]) -> Votes:
+    """The votes of batches that were taken one after the other."""
+    names = ("logits", "tag_logits", "embeddings")
+    return Votes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def best_ms(backend: Callable[[np.ndarray], Votes], mels: np.ndarray, n_runs: int = N_RUNS) -> float:
-    """The fastest of `n_runs` calls in ms: the least disturbed by whatever else the machine does."""
-    times = []
-    for _ in range(n_runs):
-        start = time.perf_counter()
-        backend(mels)
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
-
-
-def _compare(
-    full: EagerBackend, half: EagerBackend, mels: np.ndarray, min_speedup: float
-) -> tuple[bool, dict[str, Any]]:
-    """Whether `half` is to be used, and the numbers that say so."""
-    for batch in (mels[:1], mels):
-        expected = full(batch)  # also the warm-up
-        full_ms = best_ms(full, batch)
-        try:
-            found = half(batch)
-        except BackendError as error:
-            return False, {"chosen": f"measured: {half.precision} failed: {error.message}"}
-        half_ms = best_ms(half, batch, 1)
-        if min_speedup > 0 and half_ms > HOPELESS * full_ms:
-            break
-        half_ms = min(half_ms, best_ms(half, batch))
-    similarity = cosine(expected.logits, found.logits)
-    accurate, fast = similarity >= MIN_COSINE, half_ms * min_speedup <= full_ms
-    ratio = half_ms / full_ms
-    return accurate and fast, {
-        "chosen": f"measured: {half.precision} takes {ratio:.2f} times as long as float32, cosine {similarity:.5f}",
-        "n_segments": len(batch),
-        "float32_ms": round(full_ms, 2),
-        f"{half.precision}_ms": round(half_ms, 2),
-        "cosine": round(similarity, 6),
-    }
-
-
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     return platform.processor() or platform.machine()
+
+
+def _dynamic_int8(network: MelViT) -> MelViT:
+    """A copy whose linear layers hold int8 weights (torch's eager quantisation, in the release that is pinned)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it will move to torchao in a later release
+        quantized: MelViT = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    return quantized

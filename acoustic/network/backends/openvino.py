@@ -1,0 +1,217 @@
+"""The network as an OpenVINO graph, on a CPU: float32, bfloat16 where the processor computes in it, or int8.
+
+Converting takes seconds, so the graph is kept in a folder of derived data, named by the weights' digest and verified by
+its own; the network itself is then not needed. An int8 graph is made ahead by `quantize` and comes with its model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import BackendError
+from ...records import N_FRAMES, Votes
+from ..architecture import Architecture
+from .eager import checked, device_name, finite
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def runtime() -> Any:
+    """The module openvino, without its telemetry. BackendError where it is not installed."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its stub serves: nothing phones home
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(f"the package openvino cannot be imported: {error}", "Run ./start.sh again.") from None
+    return openvino
+
+
+def version() -> str:
+    """Of the runtime; empty where there is none."""
+    try:
+        return str(runtime().__version__).split("-")[0]
+    except BackendError:
+        return ""
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16 itself."""
+    return "BF16" in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoBackend:
+    """`graph` (an openvino.Model with any batch size) on the CPU. A Backend.
+
+    `precision` is what answers are said to be made in; `compute` is that of whatever is not quantised: an int8 graph
+    may run its other operations in bfloat16.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, graph: Any, architecture: Architecture, precision: str, n_threads: int, compute: str = ""
+    ) -> None:
+        openvino = runtime()
+        self.precision = precision
+        self._compute = compute or ("float32" if precision == "int8" else precision)
+        self._shape = architecture
+        how = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": HINTS[self._compute],
+            "INFERENCE_NUM_THREADS": n_threads,
+        }
+        try:
+            self._request = openvino.Core().compile_model(graph, "CPU", how).create_infer_request()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot compile the network: {_line(error)}") from error
+        self._n_threads = n_threads
+        self._version = str(openvino.__version__)
+
+    def __call__(self, mels: np.ndarray) -> Votes:
+        mels = checked(mels, self._shape.n_mels)
+        if not np.isfinite(mels).all():  # its rectifier makes zeros of NaN, and an answer of nothing
+            raise BackendError("the network's input holds NaN or infinity")
+        if len(mels) == 0:
+            one = self(np.zeros((1, *mels.shape[1:]), np.float32))
+            return Votes(one.logits[:0], one.tag_logits[:0], one.embeddings[:0])
+        try:
+            answers = list(self._request.infer({0: mels}, share_inputs=True).values())
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed with {len(mels)} segments: {_line(error)}") from error
+        if not self._shape.n_tags:
+            answers.insert(1, np.zeros((len(mels), 0), np.float32))
+        votes = Votes(*(np.array(answer, dtype=np.float32) for answer in answers))
+        return finite(votes, f"{self.precision} through OpenVINO", self.precision != "float32")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "device": self.device,
+            "device_name": device_name("cpu"),
+            "precision": self.precision,
+            "compute": self._compute,
+            "chosen": "as it was asked for",
+            "state": "ready",
+            "n_threads": self._n_threads,
+            "openvino": self._version,
+        }
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Nothing is made ready in the background."""
+        return True
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+
+def convert(network: Any) -> Any:
+    """The graph (openvino.Model) of a MelViT: mels (any, n_mels, 224) -> logits, tag logits (if it has tags),
+    embeddings. BackendError if it cannot be traced."""
+    import torch
+
+    openvino = runtime()
+    n_mels, has_tags = network.architecture.n_mels, network.architecture.n_tags > 0
+
+    class Heads(torch.nn.Module):
+        """Answers as a plain tuple, without the heads that the network lacks: a graph has no empty tensors."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, mels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            logits, tags, embedding = self.network(mels)
+            return (logits, tags, embedding) if has_tags else (logits, embedding)
+
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, which is meant
+            example = torch.zeros(2, n_mels, N_FRAMES)
+            return openvino.convert_model(Heads().eval(), example_input=example, input=[-1, n_mels, N_FRAMES])
+    except Exception as error:  # the converter fails in its own ways
+        raise BackendError(f"OpenVINO cannot convert the network: {type(error).__name__}: {_line(error)}") from error
+
+
+def graph_of(load: Callable[[], Any], kept: Path | None) -> Any:
+    """The float32 graph: the one that is kept in `kept` (a path without suffix), else converted from `load()`, and kept
+    there. A kept one that is damaged is made again."""
+    openvino = runtime()
+    if kept is not None and _is_sound(kept):
+        return openvino.Core().read_model(_part(kept, ".xml"))  # its weights are mapped, not copied
+    graph = convert(load())
+    if kept is not None:
+        with suppress(OSError, RuntimeError):  # a full or read-only disk: it is converted again the next time
+            _keep(openvino, graph, kept)
+    return graph
+
+
+def read_graph(xml: bytes, weights: bytes) -> Any:
+    """A graph from its two parts in memory. BackendError if they are none."""
+    openvino = runtime()
+    try:
+        return openvino.Core().read_model(model=xml, weights=weights)
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot read the graph: {_line(error)}") from error
+
+
+def graph_bytes(graph: Any, folder: Path) -> tuple[bytes, bytes]:
+    """The two parts of a graph, through files in `folder`, which are removed again."""
+    xml, weights = folder / "graph.xml", folder / "graph.bin"
+    try:
+        runtime().save_model(graph, xml, compress_to_fp16=False)
+        return xml.read_bytes(), weights.read_bytes()
+    finally:
+        xml.unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
+
+
+PARTS = (".xml", ".bin", ".sha256")
+
+
+def _part(kept: Path, suffix: str) -> Path:
+    return kept.with_name(kept.name + suffix)
+
+
+def _keep(openvino: Any, graph: Any, kept: Path) -> None:
+    """Written aside and renamed, the digest last: without it nothing is believed."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+    try:
+        openvino.save_model(graph, _part(aside, ".xml"), compress_to_fp16=False)
+        _part(aside, ".sha256").write_text(_digest(aside), encoding="ascii")
+        for suffix in PARTS:
+            os.replace(_part(aside, suffix), _part(kept, suffix))
+    finally:
+        for suffix in PARTS:
+            _part(aside, suffix).unlink(missing_ok=True)
+
+
+def _is_sound(kept: Path) -> bool:
+    try:
+        return _part(kept, ".sha256").read_text(encoding="ascii") == _digest(kept)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest(kept: Path) -> str:
+    """Of a graph's two files, read in pieces."""
+    digests = []
+    for suffix in PARTS[:2]:
+        with open(_part(kept, suffix), "rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return " ".join(digests)
+
+
+def _line(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,103 @@
+"""What a device offers: the ways to run a network there, the reference first."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import BackendError, ModelError
+from ..quantized import read
+from ..source import NetworkSource
+from . import openvino
+from .choice import Rival
+from .compiled import CompiledBackend
+from .eager import EagerBackend
+from .graphs import GraphBackend
+from .measuring import MIN_COSINE, best_ms, cosine, probe
+from .tensorrt import TensorRtBackend
+
+HALF_WORTH = 0.9
+"""share of float32's time below which torch.compile is given half precision"""
+COMPILING = "compiling takes most of a minute: ask for it by name"
+
+
+def rivals_for(source: NetworkSource, device: str, n_threads: int, folder: Path | None) -> list[Rival]:
+    """All that may be asked for on `device`, in the order in which they are measured."""
+    if device == "cpu":
+        return _on_cpu(source, n_threads, folder)
+    eager = [Rival("eager", "float32", partial(_eager, source, device, "float32"))]
+    if device != "cuda":
+        return eager
+    half = partial(_eager, source, device, "float16")
+    return [
+        *eager,
+        Rival("eager", "float16", half),
+        Rival("graphs", "float16", lambda: GraphBackend(half())),
+        Rival("graphs", "float32", lambda: GraphBackend(_eager(source, device, "float32")), measured=False),
+        Rival("tensorrt", "float16", lambda: TensorRtBackend(half())),
+        Rival("compiled", "float16", lambda: CompiledBackend(half()), note=COMPILING, measured=False),
+    ]
+
+
+def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[Rival]:
+    kept = folder / f"{source.digest[:16]}-openvino-{openvino.version()}" if folder and source.digest else None
+    shape = source.architecture
+
+    def graph(precision: str) -> openvino.OpenVinoBackend:
+        return openvino.OpenVinoBackend(openvino.graph_of(source.network, kept), shape, precision, n_threads)
+
+    return [
+        Rival("eager", "float32", partial(_eager, source, "cpu", "float32")),
+        Rival("openvino", "float32", partial(graph, "float32")),
+        Rival("openvino", "bfloat16", partial(graph, "bfloat16")),
+        *_int8(source, n_threads),
+        Rival("eager", "bfloat16", partial(_eager, source, "cpu", "bfloat16")),
+        Rival("eager", "int8", partial(_eager, source, "cpu", "int8"), note="torch's dynamic quantisation"),
+        Rival("compiled", "float32", partial(_compiled, source, "float32"), note=COMPILING, measured=False),
+        Rival("compiled", "bfloat16", partial(_compiled, source, "bfloat16"), note=COMPILING, measured=False),
+    ]
+
+
+def _int8(source: NetworkSource, n_threads: int) -> list[Rival]:
+    """The calibrated int8 graph, where the model brings one; what is wrong with it is told when it is asked for."""
+    if source.int8 is None or not source.int8.exists():
+        return []
+    try:
+        quantized = read(source.int8, source.digest)
+    except ModelError as error:
+        message, hint = error.message, error.hint
+
+        def refuse() -> Any:
+            raise BackendError(message, hint)
+
+        return [Rival("openvino", "int8", refuse)]
+
+    def make() -> openvino.OpenVinoBackend:
+        parts = quantized.xml, quantized.weights
+        compute = "bfloat16" if openvino.has_bfloat16() else "float32"
+        graph = openvino.read_graph(*parts)
+        return openvino.OpenVinoBackend(graph, source.architecture, "int8", n_threads, compute)
+
+    return [Rival("openvino", "int8", make, quantized.loss, quantized.told())]
+
+
+def _eager(source: NetworkSource, device: str, precision: str) -> EagerBackend:
+    return EagerBackend(source.network(), device, precision)
+
+
+def _compiled(source: NetworkSource, precision: str) -> CompiledBackend:
+    return CompiledBackend(_eager(source, "cpu", precision))
+
+
+def compiled_precision(source: NetworkSource) -> str:
+    """bfloat16 where eager torch clearly gains by it on this CPU and says the same, else float32: measured, because
+    emulated bfloat16 is several times slower."""
+    full, half = (_eager(source, "cpu", precision) for precision in ("float32", "bfloat16"))
+    mels = probe(source.architecture.n_mels, 1)
+    try:
+        same = cosine(full(mels).logits, half(mels).logits) >= MIN_COSINE
+        faster = same and best_ms(half, mels) < HALF_WORTH * best_ms(full, mels)
+    except BackendError:
+        faster = False
+    return "bfloat16" if faster else "float32"

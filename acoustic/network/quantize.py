@@ -1,0 +1,98 @@
+"""float32 network -> int8 graph, by NNCF's post-training quantisation on real mels.
+
+Weights are quantised per channel, activations per tensor, over the ranges that the given mels show; NNCF's setting for
+transformers leaves alone what does not bear it. What it costs is measured on other mels than those.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendError
+from ..records import Votes
+from .backends import openvino
+from .backends.eager import EagerBackend
+from .quantized import Cost, Quantized
+from .vit import MelViT
+
+MIN_CALIBRATION = 16
+"""fewest segments that show the ranges of activations at all"""
+BATCH = 8
+
+
+def quantize(
+    network: MelViT,
+    calibration: np.ndarray,
+    tested: np.ndarray,
+    targets: np.ndarray | None = None,
+    *,
+    about: str = "",
+    n_threads: int = 1,
+) -> Quantized:
+    """The int8 graph of `network`, its ranges from `calibration` (N, n_mels, 224) normalised mels, its cost from
+    `tested` (M, n_mels, 224), of which `targets` (M,) are the right classes if they are known.
+
+    Raises BackendError without NNCF, or for fewer than MIN_CALIBRATION segments.
+    """
+    if len(calibration) < MIN_CALIBRATION or len(tested) == 0:
+        raise BackendError(
+            f"{len(calibration)} segments to calibrate with and {len(tested)} to test",
+            f"Give more songs: at least {MIN_CALIBRATION} segments to calibrate with, and one to test.",
+        )
+    openvino.runtime()  # its telemetry is off from here on, and so is NNCF's
+    nncf = _nncf()
+    quantized = nncf.quantize(
+        openvino.convert(network),
+        nncf.Dataset([one[None].astype(np.float32) for one in calibration]),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(calibration),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+    )
+    with tempfile.TemporaryDirectory(prefix="acoustic-int8-") as folder:
+        xml, weights = openvino.graph_bytes(quantized, Path(folder))
+    backend = openvino.OpenVinoBackend(
+        openvino.read_graph(xml, weights), network.architecture, "int8", n_threads, "float32"
+    )
+    return Quantized(xml, weights, cost_of(EagerBackend(network, "cpu"), backend, tested, targets, about))
+
+
+def cost_of(full: Any, int8: Any, tested: np.ndarray, targets: np.ndarray | None, about: str) -> Cost:
+    """What `int8` costs beside `full` (two backends) on mels (M, n_mels, 224)."""
+    expected, found = (_logits(backend, tested) for backend in (full, int8))
+    a, b = expected.argmax(axis=1), found.argmax(axis=1)
+    agreement = float((a == b).mean())
+    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    cosines = (expected * found).sum(axis=1) / np.maximum(lengths, 1e-12)
+    accuracy, accuracy_int8 = (1.0, agreement) if targets is None else ((a == targets).mean(), (b == targets).mean())
+    return Cost(
+        n=len(tested),
+        labelled=targets is not None,
+        accuracy=round(float(accuracy), 4),
+        accuracy_int8=round(float(accuracy_int8), 4),
+        agreement=round(agreement, 4),
+        min_cosine=round(float(cosines.min()), 5),
+        mean_cosine=round(float(cosines.mean()), 5),
+        about=about,
+    )
+
+
+def _logits(backend: Any, mels: np.ndarray) -> np.ndarray:
+    parts: list[Votes] = [backend(mels[i : i + BATCH]) for i in range(0, len(mels), BATCH)]
+    return np.concatenate([part.logits for part in parts]).astype(np.float64)
+
+
+def _nncf() -> Any:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import nncf
+    except ImportError as error:
+        raise BackendError(
+            f"NNCF cannot be imported: {error}", "Run it through ./start.sh models quantize, which installs it."
+        ) from None
+    nncf.set_log_level(30)  # warnings; progress bars would be drawn over ours
+    return nncf

@@ -1,0 +1,96 @@
+"""A model's int8 graph: a file beside its folder, `NAME.int8.safetensors`, made by `quantize`, read where it is used.
+
+It holds the two parts of an OpenVINO graph as bytes, and in its header the digest of the weights that it was made of
+and what int8 costs in accuracy, with n.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..errors import ModelError
+
+MAX_FILE_BYTES = 400 * 10**6
+_AGAIN = "Make it again with `acoustic models quantize`, or delete it."
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What int8 costs: the share of `n` segments whose best genre float32 (`accuracy`) and int8 (`accuracy_int8`) get
+    right, or where no genre was told, 1 and the share on which both agree; the least and mean cosine of the logits."""
+
+    n: int
+    labelled: bool
+    accuracy: float
+    accuracy_int8: float
+    agreement: float
+    min_cosine: float
+    mean_cosine: float
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """An int8 graph and what is known of it."""
+
+    xml: bytes
+    weights: bytes
+    cost: Cost
+
+    @property
+    def loss(self) -> float:
+        """Accuracy lost, a share; 0 where int8 does not lose."""
+        return max(0.0, self.cost.accuracy - self.cost.accuracy_int8)
+
+    def told(self) -> str:
+        """One sentence for people."""
+        c = self.cost
+        what = f"same genre in {c.agreement:.3f}"
+        if c.labelled:
+            what = f"accuracy {c.accuracy:.3f} to {c.accuracy_int8:.3f}"
+        return f"{what} of {c.n} segments, cosine at least {c.min_cosine:.4f}, {c.mean_cosine:.5f} on average"
+
+
+def file_of(model_folder: Path) -> Path:
+    """Where a model's int8 graph lies: beside its folder, which holds what the card names and nothing else."""
+    return model_folder.with_name(f"{model_folder.name}.int8.safetensors")
+
+
+def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
+    """Write aside, then rename. ModelError if it cannot be written."""
+    tensors = {"xml": np.frombuffer(quantized.xml, np.uint8), "weights": np.frombuffer(quantized.weights, np.uint8)}
+    header = {"weights_digest": weights_digest, "cost": json.dumps(asdict(quantized.cost))}
+    aside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        aside.write_bytes(safetensors.numpy.save(tensors, header))
+        os.replace(aside, file)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be written: {error}", "Check the folder and the free space.") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read(file: Path, weights_digest: str) -> Quantized:
+    """The int8 graph in `file`. ModelError if it is damaged, or was made of other weights."""
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ModelError(f"{file}: larger than {MAX_FILE_BYTES} bytes: no int8 graph", _AGAIN)
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            header = opened.metadata() or {}
+            xml, weights = (opened.get_tensor(name).tobytes() for name in ("xml", "weights"))
+        cost = Cost(**json.loads(header["cost"]))
+        made_of = header["weights_digest"]
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{file}: is not a sound int8 graph: {error}", _AGAIN) from None
+    if made_of != weights_digest:
+        raise ModelError(f"{file}: was made of other weights than the model's", _AGAIN)
+    return Quantized(xml, weights, cost)

@@ -1,0 +1,233 @@
+"""The choice among backends: by measurement, in the background, kept, and never for a less accurate answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acoustic.errors import BackendError
+from acoustic.network import backends
+from acoustic.network.backends import choice
+from acoustic.network.backends.choice import MeasuredBackend, Rival
+from acoustic.network.source import NetworkSource
+from acoustic.network.vit import MelViT
+from acoustic.records import Votes
+
+PATIENCE_S = 60
+
+
+class Fake:
+    """A backend that takes `ms` a call and turns its answers by `skew`."""
+
+    device = "cpu"
+
+    def __init__(self, name: str, precision: str, ms: float, skew: float = 0.0, error: str = "") -> None:
+        self.name, self.precision, self.ms, self.skew, self.error = name, precision, ms, skew, error
+        self.calls = 0
+
+    def __call__(self, mels: np.ndarray) -> Votes:
+        self.calls += 1
+        if self.error:
+            raise BackendError(self.error)
+        time.sleep(self.ms / 1e3)
+        angle = np.arange(len(mels), dtype=np.float32) + self.skew
+        logits = np.stack([np.cos(angle), np.sin(angle), np.full(len(mels), 0.1)], axis=1).astype(np.float32)
+        return Votes(logits, logits[:, :0], logits)
+
+    def describe(self) -> dict:
+        return {"name": self.name, "device": "cpu", "precision": self.precision}
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "MEASURE_S", 0.3)
+
+
+def rival(fake: Fake, **more: object) -> Rival:
+    return Rival(fake.name, fake.precision, lambda: fake, **more)  # type: ignore[arg-type]
+
+
+def settled(*rivals: Rival, **how: object) -> MeasuredBackend:
+    made = MeasuredBackend(rivals, 16, **how)  # type: ignore[arg-type]
+    assert made.wait(PATIENCE_S)
+    return made
+
+
+def states(backend: MeasuredBackend) -> dict[tuple[str, str], str]:
+    return {(one["backend"], one["precision"]): one["state"] for one in backend.describe()["candidates"]}
+
+
+FIRST, QUICK = ("eager", "float32", 20.0), ("openvino", "float32", 2.0)
+
+
+def test_the_fastest_accurate_one_takes_over() -> None:
+    middling, wrong = Fake("eager", "bfloat16", 8.0), Fake("openvino", "bfloat16", 1.0, skew=0.5)
+    made = settled(rival(Fake(*FIRST)), rival(middling), rival(Fake(*QUICK)), rival(wrong))
+    assert (made.name, made.precision) == ("openvino", "float32")
+    assert states(made) == {
+        ("eager", "float32"): "slower",
+        ("eager", "bfloat16"): "slower",
+        ("openvino", "float32"): "in use",
+        ("openvino", "bfloat16"): "inaccurate",
+    }
+    told = json.loads(json.dumps(made.describe(), allow_nan=False))
+    assert told["chosen"].startswith("measured: ")
+    assert "eager float32" in told["chosen"]
+    assert told["state"] == "ready"
+    assert all(set(one["ms"]) == {"1", "4"} for one in told["candidates"] if one["state"] in ("in use", "slower"))
+
+
+def test_the_first_answers_meanwhile_and_the_other_takes_over_between_two_calls() -> None:
+    gate, quick = threading.Event(), Fake(*QUICK)
+
+    def late() -> Fake:
+        gate.wait(PATIENCE_S)
+        return quick
+
+    made = MeasuredBackend([rival(Fake(*FIRST)), Rival("openvino", "float32", late)], 16)
+    assert made.describe()["state"] == "measuring"
+    assert len(made(np.zeros((2, 16, 224), np.float32))) == 2
+    assert (made.name, quick.calls) == ("eager", 0)
+    gate.set()
+    assert made.wait(PATIENCE_S)
+    assert made.name == "openvino"
+
+
+def test_what_is_not_clearly_faster_stays_out() -> None:
+    made = settled(rival(Fake(*FIRST)), rival(Fake("openvino", "float32", 20.0)))
+    assert made.name == "eager"
+    assert "nothing accurate is clearly faster" in made.describe()["chosen"]
+
+
+@pytest.mark.parametrize(("loss", "state"), [(0.0, "in use"), (0.009, "in use"), (0.02, "inaccurate")])
+def test_int8_may_be_a_little_off_but_not_cost_accuracy(loss: float, state: str) -> None:
+    near = Fake("openvino", "int8", 1.0, skew=0.1)  # cosine 0.995
+    made = settled(rival(Fake(*FIRST)), rival(near, loss=loss))
+    assert states(made)["openvino", "int8"] == state
+    as_float = settled(rival(Fake(*FIRST)), rival(Fake("openvino", "float32", 1.0, skew=0.1)))
+    assert states(as_float)["openvino", "float32"] == "inaccurate"
+
+
+def test_what_fails_or_is_hopeless_or_costs_too_much_is_left_alone() -> None:
+    broken, slow = Fake("openvino", "float32", 1.0, error="no such instruction"), Fake("eager", "bfloat16", 200.0)
+    compiled = Fake("compiled", "float32", 0.1)
+
+    def missing() -> Fake:
+        raise BackendError("torch2trt is not installed")
+
+    made = settled(
+        rival(Fake(*FIRST)),
+        rival(broken),
+        rival(slow),
+        rival(compiled, measured=False),
+        Rival("tensorrt", "x", missing),
+    )
+    found = {one["backend"] + " " + one["precision"]: one for one in made.describe()["candidates"]}
+    assert found["openvino float32"]["state"] == "failed"
+    assert found["openvino float32"]["note"] == "no such instruction"
+    assert found["eager bfloat16"]["state"] == "slower"
+    assert slow.calls == 2
+    assert (found["compiled float32"]["state"], compiled.calls) == ("not measured", 0)
+    assert found["tensorrt x"]["note"] == "torch2trt is not installed"
+    assert made.name == "eager"
+
+
+def test_the_choice_is_kept_for_the_same_machine(tmp_path: Path) -> None:
+    kept, slow, quick = tmp_path / "deep" / "choice.json", Fake(*FIRST), Fake(*QUICK)
+    first = settled(rival(slow), rival(quick), key="here", kept=kept)
+    slow.calls = 0
+    again = MeasuredBackend([rival(slow), rival(quick)], 16, key="here", kept=kept)
+    assert (again.name, slow.calls) == ("openvino", 0)
+    assert again.describe()["chosen"] == first.describe()["chosen"]
+    assert states(again) == states(first)
+    for text, key in (("{", "here"), ("[]", "here"), (kept.read_text(), "elsewhere")):
+        kept.write_text(text)
+        anew = MeasuredBackend([rival(slow), rival(quick)], 16, key=key, kept=kept)
+        assert anew.wait(PATIENCE_S)
+        assert slow.calls > 0
+        slow.calls = 0
+
+
+def test_a_kept_winner_that_fails_now_is_measured_again(tmp_path: Path) -> None:
+    kept, slow, quick = tmp_path / "choice.json", Fake(*FIRST), Fake(*QUICK)
+    settled(rival(slow), rival(quick), key="here", kept=kept)
+    quick.error = "another driver"
+    again = settled(rival(slow), rival(quick), key="here", kept=kept)
+    assert again.name == "eager"
+    assert states(again)["openvino", "float32"] == "failed"
+
+
+def test_one_that_fails_later_is_replaced_by_the_first() -> None:
+    quick = Fake(*QUICK)
+    made = settled(rival(Fake(*FIRST)), rival(quick))
+    quick.error = "the device is lost"
+    assert len(made(np.zeros((1, 16, 224), np.float32))) == 1
+    assert made.name == "eager"
+    assert states(made)["openvino", "float32"] == "failed"
+    assert "the device is lost" in made.describe()["chosen"]
+
+
+def test_an_input_that_nobody_can_answer_changes_nothing() -> None:
+    slow, quick = Fake(*FIRST), Fake(*QUICK)
+    made = settled(rival(slow), rival(quick))
+    slow.error = quick.error = "NaN"
+    with pytest.raises(BackendError, match="NaN"):
+        made(np.zeros((1, 16, 224), np.float32))
+    assert made.name == "openvino"
+
+
+def test_closing_ends_the_measurement() -> None:
+    gate, never = threading.Event(), Fake("eager", "bfloat16", 1.0)
+
+    def late() -> Fake:
+        gate.wait(PATIENCE_S)
+        return Fake(*QUICK)
+
+    made = MeasuredBackend([rival(Fake(*FIRST)), Rival("openvino", "float32", late), rival(never)], 16)
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    gate.set()
+    closing.join(PATIENCE_S)
+    assert made.wait(PATIENCE_S)
+    assert never.calls == 0
+    assert made.name == "eager"
+
+
+def on_this_machine(network: MelViT, folder: Path) -> backends.Backend:
+    source = NetworkSource(network.architecture, lambda: network, digest="b" * 64)
+    return backends.create(source, "cpu", folder=folder)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_this_machine_chooses_says_what_the_network_says(network: MelViT, tmp_path: Path, again: bool) -> None:
+    made = on_this_machine(network, tmp_path)
+    assert made.wait(PATIENCE_S * 5)
+    if again:
+        made = on_this_machine(network, tmp_path)
+    told = json.loads(json.dumps(made.describe(), allow_nan=False))
+    assert {one["backend"] for one in told["candidates"]} == {"eager", "openvino", "compiled"}
+    assert [one["state"] for one in told["candidates"]].count("in use") == 1
+    assert told["chosen"].startswith("measured: ")
+    mels = np.random.default_rng(0).normal(size=(3, 32, 224)).astype(np.float32)
+    exact = backends.create(NetworkSource.of(network), "cpu", backend="eager", use_fp16=False)
+    np.testing.assert_allclose(made(mels).logits, exact(mels).logits, atol=0.05)
+    made.close()
+
+
+def test_full_precision_only(network: MelViT, tmp_path: Path) -> None:
+    source = NetworkSource(network.architecture, lambda: network, digest="c" * 64)
+    made = backends.create(source, "cpu", use_fp16=False, folder=tmp_path)
+    assert made.wait(PATIENCE_S * 5)
+    assert {one["precision"] for one in made.describe()["candidates"]} == {"float32"}
+    made.close()

@@ -1,0 +1,138 @@
+"""The OpenVINO graph says what the network says, is kept and verified, and nothing phones home."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from acoustic.errors import BackendError
+from acoustic.network import backends
+from acoustic.network.backends import openvino
+from acoustic.network.source import NetworkSource
+from acoustic.network.vit import Architecture, MelViT
+from acoustic.records import Votes
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+
+
+def mels(n: int) -> np.ndarray:
+    return np.random.default_rng(n).normal(size=(n, 32, 224)).astype(np.float32)
+
+
+def direct(network: MelViT, batch: np.ndarray) -> list[np.ndarray]:
+    with torch.inference_mode():
+        return [answer.numpy() for answer in network(torch.tensor(batch))]
+
+
+def parts(votes: Votes) -> list[np.ndarray]:
+    return [votes.logits, votes.tag_logits, votes.embeddings]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"n_tags": 0}, {"stem": "patch", "pooling": "cls", "n_embedding": 0}],
+    ids=["conv", "without tags", "patches and a class token"],
+)
+def test_every_batch_size_and_shape_of_network(architecture: Architecture, precision: str, changes: dict) -> None:
+    torch.manual_seed(2)
+    network = MelViT(dataclasses.replace(architecture, **changes)).eval()
+    backend = backends.create(NetworkSource.of(network), "cpu", backend="openvino", precision=precision, n_threads=1)
+    assert (backend.name, backend.precision, backend.device) == ("openvino", precision, "cpu")
+    for n in (1, 5, 2, 0):
+        found = parts(backend(mels(n)))
+        expected = direct(network, mels(n)) if n else [a[:0] for a in direct(network, mels(1))]
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, atol=TOLERANCE[precision])
+
+
+def test_answers_are_not_overwritten_by_the_next_call(network: MelViT) -> None:
+    backend = backends.create(NetworkSource.of(network), "cpu", backend="openvino", precision="float32")
+    first = backend(mels(2))
+    kept = first.logits.copy()
+    backend(mels(3)[1:])
+    np.testing.assert_array_equal(first.logits, kept)
+
+
+def test_wrong_shapes_and_nan(network: MelViT) -> None:
+    backend = backends.create(NetworkSource.of(network), "cpu", backend="openvino", precision="float32")
+    with pytest.raises(BackendError, match=r"the network reads \(any, 32, 224\)"):
+        backend(np.zeros((1, 48, 224), np.float32))
+    batch = mels(2)
+    batch[1, 3, 5] = np.nan
+    with pytest.raises(BackendError, match="NaN or infinity"):
+        backend(batch)
+
+
+def test_a_kept_graph_needs_no_network_and_a_damaged_one_is_made_again(network: MelViT, tmp_path: Path) -> None:
+    loads: list[int] = []
+
+    def load() -> MelViT:
+        loads.append(1)
+        return network
+
+    def votes() -> np.ndarray:
+        source = NetworkSource(network.architecture, load, digest="0123456789abcdef" * 4)
+        made = backends.create(source, "cpu", backend="openvino", precision="float32", folder=tmp_path)
+        return made(mels(2)).logits
+
+    expected = votes()
+    assert loads == [1]
+    np.testing.assert_array_equal(votes(), expected)
+    assert loads == [1]
+    (weights,) = tmp_path.glob("*.bin")
+    weights.write_bytes(weights.read_bytes()[:-8] + b"\0" * 8)
+    np.testing.assert_array_equal(votes(), expected)
+    assert loads == [1, 1]
+    assert not list(tmp_path.glob(".*"))  # nothing is left over
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(network: MelViT, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    source = NetworkSource(network.architecture, lambda: network, digest="a" * 64)
+    made = backends.create(source, "cpu", backend="openvino", precision="float32", folder=tmp_path / "file" / "below")
+    np.testing.assert_allclose(made(mels(1)).logits, direct(network, mels(1))[0], atol=1e-4)
+
+
+def test_a_missing_runtime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match="openvino cannot be imported") as caught:
+        openvino.runtime()
+    assert "start.sh" in caught.value.hint
+    assert openvino.version() == ""
+
+
+PHONES_HOME = """
+import socket, sys
+tried = []
+def refuse(self, address, *_):
+    tried.append(address)
+    raise OSError("no network in this test")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = lambda *a, **k: tried.append(a) or (_ for _ in ()).throw(OSError("no names"))
+import torch
+from acoustic.network.architecture import Architecture
+from acoustic.network.backends import openvino
+from acoustic.network.vit import MelViT
+shape = Architecture(width=32, depth=1, n_heads=1, n_mels=16, n_classes=3)
+openvino.convert(MelViT(shape).eval())
+import threading, time
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(2)
+assert "openvino_telemetry" not in sys.modules or sys.modules["openvino_telemetry"] is None
+print("tried", tried)
+"""
+
+
+def test_nothing_phones_home() -> None:
+    done = subprocess.run([sys.executable, "-c", PHONES_HOME], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("tried []")

@@ -1,0 +1,79 @@
+"""int8: made by NNCF on mels, kept with what it costs, and refused where it is not what it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acoustic.errors import BackendError, ModelError
+from acoustic.network import backends, quantized
+from acoustic.network.backends.measuring import cosine, probe
+from acoustic.network.quantized import Cost, Quantized
+from acoustic.network.source import NetworkSource
+from acoustic.network.vit import MelViT
+
+COST = Cost(40, True, 0.7, 0.69, 0.95, 0.991, 0.9991, "made up")
+DIGEST = "d" * 64
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return quantized.file_of(tmp_path / "small")
+
+
+def test_what_is_written_is_read(file: Path) -> None:
+    quantized.write(file, Quantized(b"<xml/>", b"\x00\x01\xff", COST), DIGEST)
+    found = quantized.read(file, DIGEST)
+    assert (found.xml, found.weights, found.cost) == (b"<xml/>", b"\x00\x01\xff", COST)
+    assert found.loss == pytest.approx(0.01)
+    assert "0.700 to 0.690 of 40 segments" in found.told()
+    assert file.name == "small.int8.safetensors"
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_gain_is_no_loss() -> None:
+    assert Quantized(b"", b"", dataclasses.replace(COST, accuracy_int8=0.8)).loss == 0.0
+
+
+def test_what_cannot_be_believed_is_refused(file: Path) -> None:
+    quantized.write(file, Quantized(b"<xml/>", b"\x00", COST), DIGEST)
+    with pytest.raises(ModelError, match="made of other weights"):
+        quantized.read(file, "e" * 64)
+    whole = file.read_bytes()
+    for broken in (b"", whole[:40], b"version https://git-lfs"):
+        file.write_bytes(broken)
+        with pytest.raises(ModelError, match="not a sound int8 graph"):
+            quantized.read(file, DIGEST)
+    file.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        quantized.read(file, DIGEST)
+
+
+def test_a_graph_of_other_weights_is_told_when_it_is_asked_for(network: MelViT, file: Path) -> None:
+    quantized.write(file, Quantized(b"<xml/>", b"\x00", COST), DIGEST)
+    source = NetworkSource(network.architecture, lambda: network, "e" * 64, file)
+    with pytest.raises(BackendError, match="made of other weights"):
+        backends.create(source, "cpu", backend="openvino", precision="int8")
+
+
+def test_a_network_is_quantized_and_used(network: MelViT, file: Path) -> None:
+    pytest.importorskip("nncf")
+    from acoustic.network.quantize import quantize
+
+    mels = probe(32, 24)
+    with pytest.raises(BackendError, match="3 segments to calibrate with"):
+        quantize(network, mels[:3], mels)
+    made = quantize(network, mels[:16], mels[16:], np.zeros(8, dtype=np.int64), about="probes")
+    assert (made.cost.n, made.cost.labelled, made.cost.about) == (8, True, "probes")
+    assert made.cost.min_cosine > 0.9
+    assert b"FakeQuantize" in made.xml
+    quantized.write(file, made, DIGEST)
+    source = NetworkSource(network.architecture, lambda: network, DIGEST, file)
+    int8 = backends.create(source, "cpu", backend="openvino", precision="int8", n_threads=1)
+    exact = backends.create(source, "cpu", backend="eager", precision="float32")
+    assert int8.precision == "int8"
+    assert cosine(exact(mels).logits, int8(mels).logits) > 0.9
+    assert np.abs(exact(mels).logits - int8(mels).logits).max() > 0  # it is another arithmetic indeed
