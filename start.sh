@@ -106,6 +106,7 @@ check)
     exec "$venv/bin/python" -m mypy
     ;;
 *)
+    [ "${1:-} ${2:-}" != "models quantize" ] || install_list requirements-train.txt
     PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" exec "$venv/bin/python" -m acoustic "$@"
     ;;
 esac

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from ..errors import SettingsError
+from ..errors import ModelError, SettingsError
+from ..network.source import NetworkSource
 from ..records import MelSpec
 from .arguments import JsonOption, settings_of, workstation_of
 
@@ -59,6 +60,33 @@ def show_model(
         terminal.out(json.dumps(dataclasses.asdict(card), ensure_ascii=False, allow_nan=False))
     else:
         terminal.print_card(card)
+        _show_int8(registry.source(name or EMBEDDED_MODEL)[0])
+
+
+@app.command("quantize")
+def quantize_model(
+    songs: Annotated[Path, typer.Argument(help="A folder of songs, or a CSV with the columns file,genre.")],
+    name: Annotated[str, typer.Option(help="Model name or folder; empty for the embedded one.")] = "",
+) -> None:
+    """Make a model's int8 graph from your own songs: faster on a CPU, and it says what it costs."""
+    from ..engine import EMBEDDED_MODEL, model_folders
+    from ..network.registry import Registry
+    from ..signal.audio import find_audio
+    from ..training.evaluate import read_manifest
+    from ..training.int8 import make_from_songs
+
+    settings = settings_of()
+    registry = Registry(model_folders(settings))
+    model = registry.find(name or EMBEDDED_MODEL)
+    if songs.is_dir():
+        files, genres = sorted(find_audio(songs)), []
+    else:
+        rows = read_manifest(songs, registry.card(model).labels)
+        files, genres = [row.file for row in rows], [row.genre for row in rows]
+    with terminal.stages() as progress:
+        file, cost = make_from_songs(model, files, genres, settings, progress)
+    terminal.print_int8(cost)
+    terminal.note(f"written to {file}")
 
 
 @app.command("import")
@@ -89,6 +117,17 @@ def doctor(as_json: JsonOption = False) -> None:
     else:
         terminal.print_checks(checks)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+def _show_int8(source: NetworkSource) -> None:
+    """What the model's int8 graph costs, if it has one that can be believed."""
+    from ..network import quantized
+
+    if source.int8 is not None and source.int8.exists():
+        try:
+            terminal.print_int8(quantized.read(source.int8, source.digest).cost)
+        except ModelError as error:
+            terminal.print_error(error)
 
 
 def _labels(text: str) -> list[str]:

@@ -25,7 +25,7 @@ def train(
     settings = settings_of()
     from ..engine import model_folders
     from ..network.backends import choose_device
-    from ..training import background, processes
+    from ..training import background, int8, processes
     from ..training.config import TrainConfig
     from ..training.finish import finish
     from ..training.head import refit_head
@@ -49,9 +49,11 @@ def train(
             refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
             background.make(run, data, folder, settings)
+            _, cost = int8.make_from_training(run, data, folder, settings, progress)
             page, missing = write_report(run, answers, work)
     if group.first:
         terminal.print_card(card)
+        terminal.print_int8(cost)
         terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
 
 

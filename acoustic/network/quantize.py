@@ -20,7 +20,7 @@ from .backends.eager import EagerBackend
 from .quantized import Cost, Quantized
 from .vit import MelViT
 
-MIN_CALIBRATION = 16
+MIN_CALIBRATION = 8
 """fewest segments that show the ranges of activations at all"""
 BATCH = 8
 

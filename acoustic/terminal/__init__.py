@@ -2,7 +2,7 @@
 
 from .console import follow, note, out, print_error, print_table, progress, safe, stages
 from .library import print_history, print_library
-from .models import print_card, print_checks, print_models
+from .models import print_card, print_checks, print_int8, print_models
 from .personal import print_comparison, print_lesson, print_versions
 from .songs import print_evaluation, print_failures, print_results
 
@@ -17,6 +17,7 @@ __all__ = [
     "print_evaluation",
     "print_failures",
     "print_history",
+    "print_int8",
     "print_lesson",
     "print_library",
     "print_models",

@@ -18,6 +18,7 @@ from .curves import selective
 if TYPE_CHECKING:
     from ..doctor import Check
     from ..network.card import ModelCard
+    from ..network.quantized import Cost
 
 
 def print_models(cards: Iterable[ModelCard], broken: Mapping[str, AcousticError]) -> None:
@@ -54,6 +55,17 @@ def print_card(card: ModelCard) -> None:
         if content:
             console.print(Text(title, style="bold"))
             console.print(Text(json.dumps(content, indent=2, ensure_ascii=False)))
+
+
+def print_int8(cost: Cost) -> None:
+    """What a model's int8 graph costs, and on what that was measured."""
+    lines = [f"same genre as float32 in {cost.agreement:.3f} of {cost.n} segments"]
+    if cost.labelled:
+        lines.insert(0, f"accuracy {cost.accuracy:.3f} in float32, {cost.accuracy_int8:.3f} in int8")
+    lines.append(f"cosine of the logits at least {cost.min_cosine:.4f}, {cost.mean_cosine:.5f} on average")
+    output().print(Text("int8", style="bold"))
+    output().print(Text(safe("; ".join(lines))))
+    output().print(Text(safe(cost.about)))
 
 
 def _measured(held: Mapping[str, Any]) -> list[Table | Text]:
