@@ -43,6 +43,10 @@ OWNERS = {
     "audioread": set(),
     "sqlite3": {"library/database.py"},
     "mutagen": {"library/tags.py"},
+    "openvino": {"network/backends/openvino.py"},
+    "nncf": {"network/quantize.py"},
+    "psutil": {"profiler"},
+    "pynvml": {"profiler"},
 }
 
 
