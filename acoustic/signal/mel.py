@@ -4,10 +4,14 @@ The same numbers as librosa's `power_to_db(melspectrogram(...), top_db=...)` of 
 Slaney-normalised triangles), to 2e-3 dB within the range that `top_db` leaves; differences are float32 summation order.
 Two deliberate differences: the last of librosa's 225 frames is dropped, and the clamp is each segment's own, so no
 segment depends on its neighbours in a batch.
+
+The triangles are librosa's to the last bit, made here by its arithmetic (`librosa.filters.mel`, version 0.11; Slaney's
+Auditory Toolbox, 1998): importing it for them would bring numba and scipy, 150 MB and a second.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -17,23 +21,37 @@ from torch import Tensor
 from ..records import N_FRAMES, MelSpec
 
 AMIN = 1e-10  # power below which log10 is not taken: -100 dB
+# Slaney's mel scale: linear up to BREAK_HZ, logarithmic above, 27 mels for a factor of 6.4
+HZ_A_MEL, BREAK_HZ, LOG_STEP = 200.0 / 3, 1_000.0, math.log(6.4) / 27.0
 
 
 @lru_cache(maxsize=8)
 def _filters(spec: MelSpec) -> Tensor:
-    """Mel triangles, (n_mels, n_fft / 2 + 1)."""
-    import librosa  # costs a second at first import, so not before it is needed
+    """Mel triangles, (n_mels, n_fft / 2 + 1) float32: each of area 1 over Hz, its feet at its neighbours' centres. A
+    band between two bins of the STFT has no weight at all."""
+    edges = _edges_hz(spec)
+    bins = np.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate)
+    rises = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falls = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0.0, np.minimum(rises, falls)).astype(np.float32)
+    triangles *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return torch.from_numpy(triangles)
 
-    return torch.from_numpy(
-        librosa.filters.mel(
-            sr=spec.sample_rate,
-            n_fft=spec.n_fft,
-            n_mels=spec.n_mels,
-            fmin=spec.fmin_hz,
-            fmax=min(spec.fmax_hz, spec.sample_rate / 2),
-            htk=spec.mel_scale == "htk",
-        )
-    )
+
+def _edges_hz(spec: MelSpec) -> np.ndarray:
+    """Feet and centres of the triangles: n_mels + 2 frequencies, evenly spaced in mel."""
+    low, high = (_mel_of(hz, spec.mel_scale) for hz in (spec.fmin_hz, min(spec.fmax_hz, spec.sample_rate / 2)))
+    mels = np.linspace(low, high, spec.n_mels + 2)
+    if spec.mel_scale == "htk":
+        return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    above = BREAK_HZ * np.exp(LOG_STEP * (mels - BREAK_HZ / HZ_A_MEL))
+    return np.where(mels >= BREAK_HZ / HZ_A_MEL, above, HZ_A_MEL * mels)
+
+
+def _mel_of(hz: float, scale: str) -> float:
+    if scale == "htk":
+        return float(2595.0 * np.log10(1.0 + hz / 700.0))
+    return hz / HZ_A_MEL if hz < BREAK_HZ else BREAK_HZ / HZ_A_MEL + float(np.log(hz / BREAK_HZ)) / LOG_STEP
 
 
 @lru_cache(maxsize=8)
@@ -54,7 +72,17 @@ def log_mel(samples: Tensor | np.ndarray, spec: MelSpec) -> Tensor:
 
 
 def mel_power(x: Tensor, spec: MelSpec) -> Tensor:
-    """(K, n) float32 -> (K, n_mels, 1 + n // hop) power; zero-padded at both ends, as librosa pads."""
+    """(K, n) float32 -> (K, n_mels, 1 + n // hop) power; zero-padded at both ends, as librosa pads.
+
+    On a CPU the segments are taken one by one: the spectra of one stay in its cache, those of all do not, which takes
+    twice as long and K times the memory. The numbers are the same.
+    """
+    if x.device.type == "cpu" and len(x) > 1:
+        return torch.stack([_mel_power(one, spec) for one in x])
+    return _mel_power(x, spec)
+
+
+def _mel_power(x: Tensor, spec: MelSpec) -> Tensor:
     stft = torch.stft(
         x,
         spec.n_fft,
@@ -86,8 +114,4 @@ def normalize(mels: Tensor, spec: MelSpec) -> Tensor:
 
 def band_centres_hz(spec: MelSpec) -> np.ndarray:
     """Centre frequency of each mel band, (n_mels,), rising."""
-    import librosa
-
-    fmax = min(spec.fmax_hz, spec.sample_rate / 2)
-    edges = librosa.mel_frequencies(spec.n_mels + 2, fmin=spec.fmin_hz, fmax=fmax, htk=spec.mel_scale == "htk")
-    return edges[1:-1]
+    return _edges_hz(spec)[1:-1]

@@ -347,3 +347,24 @@ def test_torch_compile_itself(network: MelViT) -> None:
     assert backend.describe()["compiled"]["error"] is None
     assert states(backend) == {"2": "ready"}
     np.testing.assert_allclose(stack(backend(mels(3))), direct(network, mels(3)), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("never_slower")
+def test_the_inductor_compiles_each_size_once(network: MelViT) -> None:
+    """Real code generation, which needs a C++ compiler: nothing is compiled again once it is warm."""
+    import shutil
+
+    from torch._dynamo.utils import counters
+
+    if not (shutil.which("g++") or shutil.which("c++")):
+        pytest.skip("no C++ compiler")
+    torch._dynamo.reset()
+    backend = CompiledBackend(EagerBackend(network, "cpu"), (1, 3))
+    assert backend.wait(600)
+    assert backend.describe()["compiled"]["error"] is None
+    assert states(backend) == {"1": "ready", "3": "ready"}
+    before = counters["stats"]["unique_graphs"]
+    for n in (1, 2, 3, 7):
+        np.testing.assert_allclose(stack(backend(mels(n))), direct(network, mels(n)), atol=1e-4)
+    assert counters["stats"]["unique_graphs"] == before

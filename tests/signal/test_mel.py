@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acoustic.records import N_FRAMES, MelSpec
-from acoustic.signal.mel import band_centres_hz, log_mel, normalize
+from acoustic.signal.mel import _filters, band_centres_hz, log_mel, mel_power, normalize
 
 TOLERANCE_DB = 2e-3
 SPECS = [
@@ -70,6 +73,54 @@ def test_parity_of_a_segment_with_a_loud_end() -> None:
         y=x, sr=8_000, n_fft=256, hop_length=64, n_mels=32, fmin=20.0, fmax=4_000.0, pad_mode="constant"
     )
     assert whole[:, N_FRAMES].max() > 1.5 * whole[:, :N_FRAMES].max(), "the dropped frame is the loudest here"
+
+
+BANKS = [
+    *SPECS,
+    SMALL,
+    MelSpec(sample_rate=44_100, n_fft=4_096, n_mels=256, fmin_hz=0.0, fmax_hz=22_050.0),
+    MelSpec(fmin_hz=1_500.0, fmax_hz=6_000.0, n_mels=40),
+    MelSpec(fmin_hz=1_000.0, fmax_hz=99_000.0, n_mels=20, mel_scale="htk"),
+    MelSpec(n_fft=256, n_mels=128, fmin_hz=0.0),  # bands between two bins: empty there as here
+]
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize("spec", BANKS, ids=lambda s: f"{s.sample_rate}-{s.n_fft}-{s.n_mels}-{s.mel_scale}")
+def test_the_triangles_are_librosas(spec: MelSpec) -> None:
+    how = {"fmin": spec.fmin_hz, "fmax": min(spec.fmax_hz, spec.sample_rate / 2), "htk": spec.mel_scale == "htk"}
+    reference = librosa.filters.mel(sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, **how)
+    ours = _filters(spec).numpy()
+    assert ours.dtype == np.float32
+    assert ours.max() > 1e-3, "the triangles have an area of 1 over Hz, and are not empty"
+    np.testing.assert_allclose(ours, reference, rtol=1e-6, atol=1e-6 * reference.max())
+    centres = librosa.mel_frequencies(spec.n_mels + 2, **how)[1:-1]
+    np.testing.assert_allclose(band_centres_hz(spec), centres, rtol=1e-12)
+
+
+def test_an_analysis_needs_neither_librosa_nor_scipy() -> None:
+    """They bring numba, a second and 150 MB; descriptors and repairs load them when they are asked for."""
+    script = """
+import sys, numpy as np
+from acoustic import engine
+from acoustic.records import MelSpec
+from acoustic.signal.mel import band_centres_hz, log_mel
+spec = MelSpec()
+log_mel(np.zeros((1, spec.n_samples), np.float32), spec)
+band_centres_hz(spec)
+print(*sorted({"librosa", "numba", "scipy", "sklearn", "pandas", "transformers"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_segments_together_are_segments_alone() -> None:
+    """To the last bit on a CPU, which takes them one by one."""
+    x = torch.from_numpy(np.stack([music_like(SMALL, seed) for seed in range(3)]))
+    together = mel_power(x, SMALL)
+    assert together.shape == (3, SMALL.n_mels, N_FRAMES + 1)
+    assert torch.equal(together, torch.cat([mel_power(one[None], SMALL) for one in x]))
+    assert mel_power(x[:0], SMALL).shape == (0, SMALL.n_mels, N_FRAMES + 1)
 
 
 @pytest.mark.parametrize("n", [64, 1_000, 5 * SMALL.n_samples + 17])

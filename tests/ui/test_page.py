@@ -13,14 +13,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import chromium
 import pytest
 from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context
 from workstation_double import HELD_S, WorkstationDouble, clip
 
 from acoustic.settings import PROJECT_ROOT, Settings
 
-CHROMIUM, browser = chromium.CHROMIUM, chromium.browser  # for tests that take them from here
 NAMES = ("Night train.ogg", "review =SUM(1)<img src=x onerror=alert(1)>.ogg", "bad <b>notes.ogg")
 
 pytestmark = IN_CHROMIUM
