@@ -74,7 +74,10 @@ def plan(n_track: int, spec: SegmentSpec, mel: MelSpec) -> tuple[int, ...]:
 
 def is_silent(samples: np.ndarray) -> bool:
     """Whether a slice holds nothing to hear; a constant offset is silence too."""
-    return float(np.std(samples, dtype=np.float64)) < 10 ** (SILENCE_DBFS / 20)
+    # `np.std(samples, dtype=np.float64)` says the same and takes twice as long. The mean is taken
+    # off first, so that a quiet sound on a large offset does not drown in rounding.
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(np.dot(centred, centred)) < len(samples) * 10 ** (SILENCE_DBFS / 10)
 
 
 def _spread(n_track: int, n_segments: int, n: int) -> tuple[int, ...]:
