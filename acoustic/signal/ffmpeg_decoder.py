@@ -19,7 +19,8 @@ from ..settings import Settings
 from .reader import BLOCK_VALUES, DecodingError, check_params
 from .sniff import Sniffed
 
-Frames = Iterator[tuple[float | None, np.ndarray]]
+Frames = Iterator[tuple[Any, int]]
+"""(PyAV's frame, its samples); None for the silence in place of a packet that cannot be decoded"""
 
 VERSION = f"libavcodec {'.'.join(str(n) for n in av.library_versions['libavcodec'])} (PyAV {av.__version__})"
 PREROLL_S = (0.3, 5.0)  # decoded and dropped before a slice: Opus needs 80 ms, MP3's bit reservoir up to 0.26 s
@@ -116,10 +117,10 @@ class FfmpegDecoder:
         """Rate, channels, and where frame 0 stands: `_base_s` by time stamp, `_grid` by size of the codec's frames."""
         self._base_s = 0.0
         self._grid: tuple[int, int] | None = None
-        stamps, blocks = self._gather(self._frames())
-        if not blocks:
+        stamps, frames = self._gather(self._frames())
+        if not frames:
             raise DecodingError("FFmpeg: not one frame can be decoded")
-        sizes = [len(block) for block in blocks]
+        sizes = [n for _, n in frames]
         if self._coarse() and len(set(sizes[1:])) == 1:
             self._grid = sizes[0], sizes[1]
         if stamps:
@@ -129,21 +130,21 @@ class FfmpegDecoder:
         """Whether time stamps are rounded to more than a sample."""
         return self._tick_s * self.sample_rate > 1
 
-    def _gather(self, frames: Frames) -> tuple[list[float], list[np.ndarray]]:
-        """Time stamps and blocks of the next frames, as many as tell the place; no stamps where one is missing."""
+    def _gather(self, frames: Frames) -> tuple[list[float], list[tuple[Any, int]]]:
+        """Time stamps (s) and the next frames, as many as tell the place; no stamps where one is missing."""
         stamps: list[float] = []
-        blocks: list[np.ndarray] = []
+        gathered: list[tuple[Any, int]] = []
         n_done = 0
-        for stamp, block in frames:
+        for frame, n in frames:
             check_params(self.sample_rate, self.n_channels, self._settings)
-            blocks.append(block)
-            stamps += [] if stamp is None else [stamp]
-            n_done += len(block)
+            gathered.append((frame, n))
+            stamps += [] if frame is None or frame.pts is None else [frame.pts * self._tick_s]
+            n_done += n
             coarse = self._coarse() and self._grid is None
-            enough = len(blocks) >= COARSE_FRAMES or n_done >= COARSE_S * self.sample_rate
-            if len(blocks) >= EXACT_FRAMES and (enough or not coarse):
+            enough = len(gathered) >= COARSE_FRAMES or n_done >= COARSE_S * self.sample_rate
+            if len(gathered) >= EXACT_FRAMES and (enough or not coarse):
                 break
-        return (stamps if len(stamps) == len(blocks) else []), blocks
+        return (stamps if len(stamps) == len(gathered) else []), gathered
 
     def _said_frames(self) -> int | None:
         """Length by the container; None where it says nothing about this stream."""
@@ -157,48 +158,48 @@ class FfmpegDecoder:
     def blocks(self, start: int, n: int) -> Iterator[np.ndarray]:
         at, frames = self._from(start)
         end = start + n
-        parts: list[np.ndarray] = []
-        n_parts = 0
+        pieces: list[tuple[Any, int, int]] = []
+        n_pieces = 0
         size = max(1, BLOCK_VALUES // self.n_channels)
         failure: DecodingError | None = None
         while at < end:
             try:
-                block = next(frames, None)
+                frame, n_frame = next(frames, (None, 0))
             except DecodingError as error:
                 failure = error
                 break
-            if block is None:
+            if n_frame == 0:
                 break
-            piece = block[max(0, start - at) : end - at]
-            at += len(block)
-            if len(piece):
-                parts.append(piece)
-                n_parts += len(piece)
-            if n_parts >= size:
-                yield _joined(parts)
-                parts, n_parts = [], 0
-        if parts:
-            yield _joined(parts)
+            first, last = max(0, start - at), min(n_frame, end - at)
+            at += n_frame
+            if first < last:
+                pieces.append((frame, first, last))
+                n_pieces += last - first
+            if n_pieces >= size:
+                yield self._block(pieces, n_pieces)
+                pieces, n_pieces = [], 0
+        if pieces:
+            yield self._block(pieces, n_pieces)
         if failure is not None:
             raise failure
 
-    def _from(self, start: int) -> tuple[int, Iterator[np.ndarray]]:
-        """(place of the first frame, decoded frames) from somewhere before `start`."""
+    def _from(self, start: int) -> tuple[int, Frames]:
+        """(place of the first frame, frames) from somewhere before `start`."""
         for lead_s in PREROLL_S:
             lead = int(lead_s * self.sample_rate)
             if start <= 2 * lead or not self._seek((start - lead) / self.sample_rate):
                 break
             frames = self._frames()
             try:
-                stamps, blocks = self._gather(frames)
+                stamps, gathered = self._gather(frames)
             except DecodingError:
                 continue
             if stamps:
-                at = round(self._place(stamps, [len(block) for block in blocks], self._grid))
+                at = round(self._place(stamps, [n for _, n in gathered], self._grid))
                 if at <= start:
-                    return at, itertools.chain(blocks, (block for _, block in frames))
+                    return at, itertools.chain(gathered, frames)
         self._open()
-        return 0, (block for _, block in self._frames())
+        return 0, self._frames()
 
     def _place(self, stamps: list[float], sizes: list[int], grid: tuple[int, int] | None) -> float:
         """The place, in frames of the track, of the first of some blocks, from their time stamps (s) and sizes.
@@ -236,8 +237,8 @@ class FfmpegDecoder:
             raise DecodingError(f"FFmpeg: {_reason(error)}") from error
 
     def _frames(self) -> Frames:
-        """(time stamp in s, block) of every frame from here to the end of the file."""
-        n_bad = n_last = n_blocks = n_done = 0
+        """Every frame that holds samples, from here to the end of the file."""
+        n_bad = n_last = n_frames = n_done = 0
         for packet in self._packets():
             try:
                 frames = packet.decode()
@@ -246,44 +247,43 @@ class FfmpegDecoder:
                 if n_bad > MAX_BAD_PACKETS:
                     raise DecodingError(f"FFmpeg: {_reason(error)}") from error
                 if n_last:
-                    yield None, np.zeros((n_last, self.n_channels), np.float32)
+                    yield None, n_last
                 continue
             for frame in frames:
-                block = self._block(frame)
-                n_bad, n_last = 0, len(block)
-                n_blocks, n_done = n_blocks + 1, n_done + n_last
-                if n_blocks > MAX_TINY_BLOCKS and n_done < MIN_BLOCK * n_blocks:
-                    raise DecodingError(f"FFmpeg: packets of {n_done / n_blocks:.1f} samples")
+                if frame.sample_rate != self.sample_rate:
+                    self._take_rate(frame)
+                n_bad, n_last = 0, frame.samples
+                n_frames, n_done = n_frames + 1, n_done + n_last
+                if n_frames > MAX_TINY_BLOCKS and n_done < MIN_BLOCK * n_frames:
+                    raise DecodingError(f"FFmpeg: packets of {n_done / n_frames:.1f} samples")
                 if n_last:
-                    yield None if frame.pts is None else frame.pts * self._tick_s, block
+                    yield frame, n_last
 
-    def _block(self, frame: Any) -> np.ndarray:
-        """A decoded frame as float32 (m, n_channels) in [-1, 1]."""
-        layout, planes = frame.format.name, frame.planes
-        n_channels = len(planes) if layout[-1] == "p" else frame.layout.nb_channels
-        if not self.sample_rate:
-            self.sample_rate, self.n_channels = frame.sample_rate, n_channels
-        if frame.sample_rate != self.sample_rate:
+    def _take_rate(self, frame: Any) -> None:
+        """Rate and channels of the first frame are the track's."""
+        if self.sample_rate:
             raise DecodingError(f"the sample rate changes from {self.sample_rate} to {frame.sample_rate} Hz on the way")
-        values: np.ndarray
-        if layout[-1] == "p":  # planar; by hand, because PyAV's to_ndarray takes as long as the decoding
-            kind = SAMPLE_TYPES[layout[:-1]]
-            values = np.empty((n_channels, frame.samples), kind)
-            for row, plane in enumerate(planes):
-                values[row] = np.frombuffer(plane, kind, frame.samples)
-            values = values.T
-        else:
-            values = np.frombuffer(planes[0], SAMPLE_TYPES[layout], frame.samples * n_channels)
-            values = values.reshape(-1, n_channels).copy()
-        if values.dtype == np.uint8:
-            values = (values.astype(np.float32) - 128) / 128
-        elif values.dtype.kind == "i":
-            values = values.astype(np.float32) / np.float32(-float(np.iinfo(values.dtype).min))
-        elif values.dtype != np.float32:
-            values = values.astype(np.float32)
-        if n_channels != self.n_channels:  # broadcasts change between mono and stereo
-            values = np.repeat(values.mean(axis=1, keepdims=True), self.n_channels, axis=1)
-        return values
+        self.sample_rate, self.n_channels = frame.sample_rate, frame.layout.nb_channels
+
+    def _block(self, pieces: list[tuple[Any, int, int]], n: int) -> np.ndarray:
+        """Pieces (frame, first sample, last) of `n` samples in all as one block, float32 (n, n_channels) in [-1, 1].
+
+        A codec's frames are short, so all of them are written into one array, channel by channel as most codecs leave
+        them: what numpy takes for an array of each would be half of what decoding takes.
+        """
+        block = np.zeros((self.n_channels, n), np.float32)
+        at = 0
+        for frame, first, last in pieces:
+            end = at + last - first
+            if frame is not None:
+                if frame.format.name == "fltp" and len(frame.planes) == self.n_channels:
+                    for row, plane in zip(block, frame.planes, strict=True):
+                        row[at:end] = np.frombuffer(plane, np.float32, last)[first:]
+                else:  # broadcasts change between mono and stereo
+                    values = _values(frame)[:, first:last]
+                    block[:, at:end] = values if len(values) == self.n_channels else values.mean(axis=0)
+            at = end
+        return block.T
 
     def count(self, max_frames: int) -> int | None:
         """From the packets' stamps and lengths; reads the file once, decodes nothing."""
@@ -306,9 +306,22 @@ class FfmpegDecoder:
             self._container.close()
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Blocks (m, C) in one; most lie channel by channel in memory, and are fastest put together so."""
-    return np.concatenate([part.T for part in parts], axis=1).T
+def _values(frame: Any) -> np.ndarray:
+    """A frame as float32 (channels, samples) in [-1, 1]; by hand, because PyAV's to_ndarray takes as long as the
+    decoding."""
+    layout, planes = frame.format.name, frame.planes
+    values: np.ndarray
+    if layout[-1] == "p":  # planar
+        kind = SAMPLE_TYPES[layout[:-1]]
+        values = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes])
+    else:
+        n_channels = frame.layout.nb_channels
+        values = np.frombuffer(planes[0], SAMPLE_TYPES[layout], frame.samples * n_channels).reshape(-1, n_channels).T
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(-float(np.iinfo(values.dtype).min))
+    return values.astype(np.float32)
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
