@@ -271,17 +271,19 @@ class FfmpegDecoder:
         A codec's frames are short, so all of them are written into one array, channel by channel as most codecs leave
         them: what numpy takes for an array of each would be half of what decoding takes.
         """
-        block = np.zeros((self.n_channels, n), np.float32)
+        block = np.empty((self.n_channels, n), np.float32)
+        rows = list(block)
         at = 0
         for frame, first, last in pieces:
             end = at + last - first
-            if frame is not None:
-                if frame.format.name == "fltp" and len(frame.planes) == self.n_channels:
-                    for row, plane in zip(block, frame.planes, strict=True):
-                        row[at:end] = np.frombuffer(plane, np.float32, last)[first:]
-                else:  # broadcasts change between mono and stereo
-                    values = _values(frame)[:, first:last]
-                    block[:, at:end] = values if len(values) == self.n_channels else values.mean(axis=0)
+            if frame is None:
+                block[:, at:end] = 0.0
+            elif frame.format.name == "fltp" and len(planes := frame.planes) == self.n_channels:
+                for row, plane in zip(rows, planes, strict=True):
+                    row[at:end] = np.frombuffer(plane, np.float32, last - first, 4 * first)
+            else:  # broadcasts change between mono and stereo
+                values = _values(frame)[:, first:last]
+                block[:, at:end] = values if len(values) == self.n_channels else values.mean(axis=0)
             at = end
         return block.T
 

@@ -115,11 +115,12 @@ print(*sorted({"librosa", "numba", "scipy", "sklearn", "pandas", "transformers"}
 
 
 def test_segments_together_are_segments_alone() -> None:
-    """To the last bit on a CPU, which takes them one by one."""
+    """On a CPU they are taken one by one."""
     x = torch.from_numpy(np.stack([music_like(SMALL, seed) for seed in range(3)]))
     together = mel_power(x, SMALL)
     assert together.shape == (3, SMALL.n_mels, N_FRAMES + 1)
-    assert torch.equal(together, torch.cat([mel_power(one[None], SMALL) for one in x]))
+    alone = torch.cat([mel_power(one[None], SMALL) for one in x])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6 * float(alone.max()))
 
 
 @pytest.mark.parametrize("n", [64, 1_000, 5 * SMALL.n_samples + 17])
