@@ -428,7 +428,7 @@ def test_resources_of_this_process():
 def test_the_processes_that_decode_are_seen_too():
     code = "import time; held = bytearray(40_000_000); print('there', flush=True)\nwhile True: time.sleep(0)"
     kept = Profiler()
-    assert kept.resources().n_workers == 0
+    before = kept.resources().n_workers  # what other tests of this process left behind
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         try:
             process.stdout.readline()
@@ -437,10 +437,10 @@ def test_the_processes_that_decode_are_seen_too():
             resources = kept.resources()
         finally:
             process.kill()
-    assert resources.n_workers == 1
+    assert resources.n_workers == before + 1
     assert resources.workers_rss_mb > 40
     assert resources.workers_cpu_percent > 0
-    assert kept.resources().n_workers == 0
+    assert kept.resources().n_workers == before
 
 
 def test_what_is_written_to_disk_is_counted(tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from ..errors import SettingsError
+from ..errors import AcousticError, SettingsError
 from .arguments import settings_of
 
 app = typer.Typer()
@@ -49,11 +49,17 @@ def train(
             refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
             background.make(run, data, folder, settings)
-            _, cost = int8.make_from_training(run, data, folder, settings, progress)
             page, missing = write_report(run, answers, work)
+            try:
+                cost = int8.make_from_training(run, data, folder, settings, progress)[1]
+            except AcousticError as error:  # the model is complete without it
+                cost, no_int8 = None, error
     if group.first:
         terminal.print_card(card)
-        terminal.print_int8(cost)
+        if cost is None:
+            terminal.note(f"no int8 graph: {no_int8.message}")
+        else:
+            terminal.print_int8(cost)
         terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
 
 

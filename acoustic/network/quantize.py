@@ -46,17 +46,20 @@ def quantize(
         )
     openvino.runtime()  # its telemetry is off from here on, and so is NNCF's
     nncf = _nncf()
-    quantized = nncf.quantize(
-        openvino.convert(network),
-        nncf.Dataset([one[None].astype(np.float32) for one in calibration]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(calibration),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-    )
+    try:
+        quantized = nncf.quantize(
+            openvino.convert(network),
+            nncf.Dataset([one[None].astype(np.float32) for one in calibration]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+        )
+    except Exception as error:  # NNCF fails in its own ways
+        raise BackendError(f"NNCF cannot quantise the network: {type(error).__name__}: {error}") from error
     with tempfile.TemporaryDirectory(prefix="acoustic-int8-") as folder:
         xml, weights = openvino.graph_bytes(quantized, Path(folder))
     backend = openvino.OpenVinoBackend(
-        openvino.read_graph(xml, weights), network.architecture, "int8", n_threads, "float32"
+        openvino.read_graph(xml, weights), network.architecture, "int8", n_threads, openvino.int8_compute()
     )
     return Quantized(xml, weights, cost_of(EagerBackend(network, "cpu"), backend, tested, targets, about))
 

@@ -6,10 +6,14 @@ and what int8 costs in accuracy, with n.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -35,27 +39,26 @@ class Cost:
     mean_cosine: float
     about: str
 
+    @property
+    def loss(self) -> float:
+        """Accuracy lost, a share; 0 where int8 does not lose."""
+        return max(0.0, self.accuracy - self.accuracy_int8)
+
+    def told(self) -> str:
+        """One sentence for people."""
+        what = f"same genre in {self.agreement:.3f}"
+        if self.labelled:
+            what = f"accuracy {self.accuracy:.3f} to {self.accuracy_int8:.3f}"
+        return f"{what} of {self.n} segments, cosine at least {self.min_cosine:.4f}, {self.mean_cosine:.5f} on average"
+
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """An int8 graph and what is known of it."""
+    """An int8 graph and what it costs."""
 
     xml: bytes
     weights: bytes
     cost: Cost
-
-    @property
-    def loss(self) -> float:
-        """Accuracy lost, a share; 0 where int8 does not lose."""
-        return max(0.0, self.cost.accuracy - self.cost.accuracy_int8)
-
-    def told(self) -> str:
-        """One sentence for people."""
-        c = self.cost
-        what = f"same genre in {c.agreement:.3f}"
-        if c.labelled:
-            what = f"accuracy {c.accuracy:.3f} to {c.accuracy_int8:.3f}"
-        return f"{what} of {c.n} segments, cosine at least {c.min_cosine:.4f}, {c.mean_cosine:.5f} on average"
 
 
 def file_of(model_folder: Path) -> Path:
@@ -66,9 +69,14 @@ def file_of(model_folder: Path) -> Path:
 def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
     """Write aside, then rename. ModelError if it cannot be written."""
     tensors = {"xml": np.frombuffer(quantized.xml, np.uint8), "weights": np.frombuffer(quantized.weights, np.uint8)}
-    header = {"weights_digest": weights_digest, "cost": json.dumps(asdict(quantized.cost))}
+    header = {
+        "weights_digest": weights_digest,
+        "sha256": _digest(quantized.xml, quantized.weights),
+        "cost": json.dumps(asdict(quantized.cost)),
+    }
     aside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(safetensors.numpy.save(tensors, header))
         os.replace(aside, file)
     except OSError as error:
@@ -78,19 +86,47 @@ def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
 
 
 def read(file: Path, weights_digest: str) -> Quantized:
-    """The int8 graph in `file`. ModelError if it is damaged, or was made of other weights."""
+    """The int8 graph in `file`, verified. ModelError if it is damaged, or was made of other weights."""
+    with _opened(file, weights_digest) as (header, opened):
+        xml, weights = (opened.get_tensor(name).tobytes() for name in ("xml", "weights"))
+        if header["sha256"] != _digest(xml, weights):
+            raise ModelError(f"{file}: its SHA-256 is not the one in its header", _AGAIN)
+        return Quantized(xml, weights, Cost(**json.loads(header["cost"])))
+
+
+def read_cost(file: Path, weights_digest: str) -> Cost:
+    """What the int8 graph in `file` costs, from its header alone. ModelError as in `read`."""
+    with _opened(file, weights_digest) as (header, _):
+        return Cost(**json.loads(header["cost"]))
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 in the header of `file`; empty where there is none that can be read."""
+    try:
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            return str((opened.metadata() or {}).get("sha256", ""))
+    except (OSError, safetensors.SafetensorError):
+        return ""
+
+
+@contextmanager
+def _opened(file: Path, weights_digest: str) -> Iterator[tuple[dict[str, str], Any]]:
+    """(header, opened file); foreign errors are translated."""
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ModelError(f"{file}: larger than {MAX_FILE_BYTES} bytes: no int8 graph", _AGAIN)
         with safetensors.safe_open(file, framework="numpy") as opened:
             header = opened.metadata() or {}
-            xml, weights = (opened.get_tensor(name).tobytes() for name in ("xml", "weights"))
-        cost = Cost(**json.loads(header["cost"]))
-        made_of = header["weights_digest"]
+            if header["weights_digest"] != weights_digest:
+                raise ModelError(f"{file}: was made of other weights than the model's", _AGAIN)
+            yield header, opened
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{file}: is not a sound int8 graph: {error}", _AGAIN) from None
-    if made_of != weights_digest:
-        raise ModelError(f"{file}: was made of other weights than the model's", _AGAIN)
-    return Quantized(xml, weights, cost)
+
+
+def _digest(xml: bytes, weights: bytes) -> str:
+    whole = hashlib.sha256(xml)
+    whole.update(weights)
+    return whole.hexdigest()

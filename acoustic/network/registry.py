@@ -115,7 +115,10 @@ class Registry:
             tensors = weights.read_all(folder, card.weights)
             return weights.build(card.architecture, tensors, _weights_name(folder, card))
 
-        return NetworkSource(card.architecture, load, card.weights_digest, quantized.file_of(folder.resolve())), card
+        places = [quantized.file_of(place / card.name) for place in reversed(self.folders)]
+        beside = quantized.file_of(folder.resolve())
+        int8 = next((file for file in places if file.exists()), beside)  # what a person made comes first
+        return NetworkSource(card.architecture, load, card.weights_digest, int8), card
 
 
 def _weights_name(folder: Path, card: ModelCard) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .architecture import Architecture
+from .quantized import digest_of
 
 if TYPE_CHECKING:  # who takes a kept graph does not wait for torch's network
     from .vit import MelViT
@@ -34,6 +35,15 @@ class NetworkSource:
             if not self._loaded:
                 self._loaded.append(self.load())
         return self._loaded[0]
+
+    def int8_digest(self) -> str:
+        """Names the int8 graph; empty where there is none."""
+        return digest_of(self.int8) if self.int8 is not None and self.int8.exists() else ""
+
+    def forget(self) -> None:
+        """Let the network go where something else answers; it is loaded again if it is needed."""
+        with self._lock:
+            self._loaded.clear()
 
     @classmethod
     def of(cls, network: MelViT) -> NetworkSource:

@@ -19,7 +19,7 @@ from ..network import quantized
 from ..network.card import ModelCard
 from ..network.quantize import quantize
 from ..network.quantized import Cost
-from ..network.registry import Registry
+from ..network.registry import Registry, model_folders
 from ..settings import Settings
 from ..signal.mel import normalize
 from .config import TrainConfig
@@ -40,30 +40,37 @@ def make_from_training(
     held = {row.file for row in rows if held_out(row, config.seed, config.held_out)}
     rng = np.random.default_rng(config.seed)
     learned = [row for row in rows if row.file not in held]
-    tested = [row for row in rows if row.file in held and row.genre]
+    known = [row for row in rows if row.file in held and row.genre]
+    tested = [known[i] for i in rng.permutation(len(known))[:N_TESTED]]
     chosen = [learned[i] for i in rng.permutation(len(learned))[:N_CALIBRATION]]
     about = f"{len(chosen)} songs of the training part to calibrate with, {len(tested)} held out to test"
-    return _make(model, _files(chosen, data), _files(tested, data), [r.genre for r in tested], about, settings, report)
+    file = quantized.file_of(model.resolve())
+    genres = [row.genre for row in tested]
+    return file, _make(model, file, _files(chosen, data), _files(tested, data), genres, about, settings, report)
 
 
 def make_from_songs(
     model: Path, files: Sequence[Path], genres: Sequence[str], settings: Settings, report: Report
 ) -> tuple[Path, Cost]:
-    """As above from songs at hand; `genres` is empty where they are not known. ManifestError for too few songs."""
+    """As above from songs at hand, into the person's own folder of models; `genres` is empty where they are not known.
+    ManifestError for too few songs."""
     calibration, tested = files[: 2 * N_CALIBRATION : 2], files[1 : 2 * N_TESTED : 2]
     about = f"{len(calibration)} songs to calibrate with, {len(tested)} others to test"
-    return _make(model, calibration, tested, list(genres[1 : 2 * N_TESTED : 2]), about, settings, report)
+    file = quantized.file_of(model_folders(settings)[1] / model.name)
+    told = list(genres[1 : 2 * N_TESTED : 2])
+    return file, _make(model, file, calibration, tested, told, about, settings, report)
 
 
 def _make(
     model: Path,
+    file: Path,
     calibration: Sequence[Path],
     tested: Sequence[Path],
     genres: Sequence[str],
     about: str,
     settings: Settings,
     report: Report,
-) -> tuple[Path, Cost]:
+) -> Cost:
     network, card = Registry((model.parent,)).load(model)
     ranges = _mels(calibration, card, settings, lambda i, n: report("calibrate", i, n))
     proofs = _mels(tested, card, settings, lambda i, n: report("test", i, n))
@@ -85,9 +92,8 @@ def _make(
         about=about,
         n_threads=settings.n_threads(),
     )
-    file = quantized.file_of(model.resolve())
     quantized.write(file, made, card.weights_digest)
-    return file, made.cost
+    return made.cost
 
 
 def _mels(

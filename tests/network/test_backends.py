@@ -20,10 +20,8 @@ from acoustic.network.backends.measuring import cosine
 from acoustic.network.source import NetworkSource
 from acoustic.network.vit import Answers, MelViT
 from acoustic.records import Votes
-
-
-def mels(n: int) -> np.ndarray:
-    return np.random.default_rng(n).normal(size=(n, 32, 224)).astype(np.float32)
+from tests.network_answers import error
+from tests.network_answers import made_mels as mels
 
 
 def stack(votes: Votes) -> np.ndarray:
@@ -114,10 +112,10 @@ def test_an_answer_that_is_not_finite(network: MelViT, value: float) -> None:
 
 def test_a_device_that_fails(network: MelViT, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = EagerBackend(network, "cpu")
-    for error, named in ((torch.OutOfMemoryError("full"), "no memory left for 1"), (RuntimeError("lost"), "lost")):
+    for cause, named in ((torch.OutOfMemoryError("full"), "no memory left for 1"), (RuntimeError("lost"), "lost")):
 
-        def fail(mels: Tensor, keep: Tensor | None = None, error: Exception = error) -> Answers:
-            raise error
+        def fail(mels: Tensor, keep: Tensor | None = None, cause: Exception = cause) -> Answers:
+            raise cause
 
         monkeypatch.setattr(network, "forward", fail)
         with pytest.raises(BackendError, match=named):
@@ -138,13 +136,15 @@ def test_threads_are_set_only_when_asked(network: MelViT, monkeypatch: pytest.Mo
 # --- other precisions ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.05), ("int8", 0.1)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.3), ("int8", 0.6)])
 def test_eager_in_other_precisions(network: MelViT, precision: str, tolerance: float) -> None:
     backend = backends.create(NetworkSource.of(network), "cpu", backend="eager", precision=precision)
-    votes = backend(mels(2))
+    votes = backend(mels(6))
     assert (backend.name, backend.precision) == ("eager", precision)
     assert stack(votes).dtype == np.float32
-    np.testing.assert_allclose(stack(votes), direct(network, mels(2)), atol=tolerance)
+    exact = EagerBackend(network, "cpu")
+    assert 0 < error(votes, exact(mels(6))) < tolerance
+    assert error(votes, exact(mels(6)[::-1])) > 1
     assert next(network.parameters()).dtype == torch.float32  # the caller's network is left as it is
     assert json.loads(json.dumps(backend.describe(), allow_nan=False))["precision"] == precision
 

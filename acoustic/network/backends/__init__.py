@@ -13,7 +13,10 @@ choice      measures what a machine has, and lets the fastest accurate one take 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,6 +99,7 @@ def create(
     Raises BackendError for what this machine does not have.
     """
     from .choice import MeasuredBackend
+    from .eager import EagerBackend
     from .rivals import compiled_precision, rivals_for
 
     device = choose_device(device)
@@ -119,14 +123,28 @@ def create(
     if len(wanted) == 1:
         made: Backend = wanted[0].make()
         return made
-    kept = None
-    if folder is not None and source.digest:
-        kept = folder / f"{source.digest[:16]}-{device}-{backend}-{precision}.json"
-    key = " ".join((machine(), device, source.digest, str(n_threads), str(n_segments), *_versions()))
-    return MeasuredBackend(wanted, source.architecture.n_mels, n_segments=n_segments, key=key, kept=kept)
+    asked = (device, backend, precision, n_threads, n_segments)
+    key = json.dumps(
+        [machine(device), source.digest, repr(source.architecture), source.int8_digest(), asked, versions()]
+    )
+
+    def settled(winner: Backend) -> None:
+        if winner.name == "openvino":  # a graph of its own: torch's network is not needed any more
+            source.forget()
+
+    return MeasuredBackend(
+        wanted,
+        lambda: EagerBackend(source.network(), device),
+        source.architecture.n_mels,
+        n_segments=n_segments,
+        key=key if source.digest else "",
+        folder=folder,
+        settled=settled,
+        one_at_a_time=device == "cuda",
+    )
 
 
-def machine() -> str:
+def machine(device: str) -> str:
     """A name for what this machine computes with: two of one name may differ in their instructions."""
     told = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
     try:
@@ -134,12 +152,15 @@ def machine() -> str:
         told += [line for line in lines if line.startswith(("model name", "flags"))][:2]
     except OSError:
         pass  # not Linux
-    if torch.cuda.is_available():
+    if device == "cuda":
         told.append(torch.cuda.get_device_name())
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
-def _versions() -> tuple[str, str]:
-    from . import openvino
-
-    return torch.__version__, openvino.version()
+def versions() -> dict[str, str]:
+    """Of what runs networks, as far as it is installed."""
+    found = {}
+    for package in ("torch", "openvino", "torch2trt"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -130,7 +130,10 @@ def device_name(device: str) -> str:
 
 def _dynamic_int8(network: MelViT) -> MelViT:
     """A copy whose linear layers hold int8 weights (torch's eager quantisation, in the release that is pinned)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it will move to torchao in a later release
-        quantized: MelViT = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it will move to torchao in a later release
+            quantized: MelViT = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    except (RuntimeError, AttributeError) as error:  # no engine for it on this processor, or another torch
+        raise BackendError(f"torch {torch.__version__} has no dynamic int8 here: {error}") from error
     return quantized

@@ -35,7 +35,7 @@ class _Recorded:
                 network(self.mels)
         cuda.current_stream().wait_stream(side)
         self.graph = cuda.CUDAGraph()
-        with torch.inference_mode(), cuda.graph(self.graph):
+        with torch.inference_mode(), cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.answers: Answers = network(self.mels)
 
 
@@ -89,7 +89,9 @@ class GraphBackend:
             recorded.mels[:n].copy_(host, non_blocking=True)  # what pads the batch is of no account
         cuda.current_stream().wait_stream(self._copy)
         recorded.graph.replay()
-        return Votes(*(np.array(answer[:n].float().cpu()) for answer in recorded.answers))  # the next replay overwrites
+        return Votes(
+            *(answer[:n].float().cpu().numpy().copy() for answer in recorded.answers)
+        )  # the next replay overwrites
 
     def describe(self) -> dict[str, Any]:
         facts = {"sizes": sorted(self._recorded), "error": self._problem or None}

@@ -10,7 +10,7 @@ import numpy as np
 from ...records import N_FRAMES, Votes
 
 MIN_COSINE = 0.999
-"""Least cosine between a backend's logits and those of eager float32, over PROBE_SEGMENTS segments."""
+"""Least cosine between a backend's answers and those of eager float32, over PROBE_SEGMENTS segments."""
 MIN_INT8_COSINE = 0.99
 """The same for int8, whose loss of accuracy stands in its own file and counts as well."""
 PROBE_SEGMENTS = 4
@@ -37,6 +37,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float((np.sum(a * b, axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def similarity(expected: Votes, found: Votes) -> float:
+    """The least cosine over segments and over the kinds of answer that there are: genres, tags, embeddings."""
+    names = [name for name in ("logits", "tag_logits", "embeddings") if getattr(expected, name).shape[1]]
+    return min(cosine(getattr(expected, name), getattr(found, name)) for name in names)
 
 
 def best_ms(backend: Callable[[np.ndarray], Votes], mels: np.ndarray, n_runs: int = N_RUNS) -> float:

@@ -22,6 +22,8 @@ from ...records import N_FRAMES, Votes
 from ..architecture import Architecture
 from .eager import checked, device_name, finite
 
+GRAPH_VERSION = 1
+"""raised when the network's code gives other numbers for the same weights, so that older graphs are not found"""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -44,8 +46,22 @@ def version() -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16 itself."""
-    return "BF16" in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether the processor computes in bfloat16 itself; False where there is no OpenVINO to tell."""
+    try:
+        return "BF16" in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except (BackendError, RuntimeError):
+        return False
+
+
+def int8_compute() -> str:
+    """In what an int8 graph computes whatever is not quantised: in half precision only where that is in hardware."""
+    return "bfloat16" if has_bfloat16() else "float32"
+
+
+def kept_name(folder: Path, digest: str, architecture: Architecture) -> Path:
+    """Where the graph of weights `digest` in this `architecture` is kept, without suffix."""
+    shape = hashlib.sha256(f"{GRAPH_VERSION} {architecture!r}".encode()).hexdigest()[:8]
+    return folder / f"{digest[:16]}-{shape}-openvino-{version()}"
 
 
 class OpenVinoBackend:
@@ -147,7 +163,8 @@ def graph_of(load: Callable[[], Any], kept: Path | None) -> Any:
     there. A kept one that is damaged is made again."""
     openvino = runtime()
     if kept is not None and _is_sound(kept):
-        return openvino.Core().read_model(_part(kept, ".xml"))  # its weights are mapped, not copied
+        with suppress(RuntimeError):  # the folder may be emptied at any moment
+            return openvino.Core().read_model(_part(kept, ".xml"))  # its weights are mapped, not copied
     graph = convert(load())
     if kept is not None:
         with suppress(OSError, RuntimeError):  # a full or read-only disk: it is converted again the next time

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...errors import BackendError, ModelError
-from ..quantized import read
+from ..quantized import read, read_cost
 from ..source import NetworkSource
 from . import openvino
 from .choice import Rival
@@ -19,6 +18,7 @@ from .tensorrt import TensorRtBackend
 
 HALF_WORTH = 0.9
 """share of float32's time below which torch.compile is given half precision"""
+BUILDING = "building an engine takes minutes: ask for it by name"
 COMPILING = "compiling takes most of a minute: ask for it by name"
 
 
@@ -35,14 +35,15 @@ def rivals_for(source: NetworkSource, device: str, n_threads: int, folder: Path 
         Rival("eager", "float16", half),
         Rival("graphs", "float16", lambda: GraphBackend(half())),
         Rival("graphs", "float32", lambda: GraphBackend(_eager(source, device, "float32")), measured=False),
-        Rival("tensorrt", "float16", lambda: TensorRtBackend(half())),
+        Rival("tensorrt", "float16", lambda: TensorRtBackend(half()), note=BUILDING, measured=False),
         Rival("compiled", "float16", lambda: CompiledBackend(half()), note=COMPILING, measured=False),
     ]
 
 
 def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[Rival]:
-    kept = folder / f"{source.digest[:16]}-openvino-{openvino.version()}" if folder and source.digest else None
+    kept = openvino.kept_name(folder, source.digest, source.architecture) if folder and source.digest else None
     shape = source.architecture
+    halves = ["bfloat16"] if openvino.has_bfloat16() else []
 
     def graph(precision: str) -> openvino.OpenVinoBackend:
         return openvino.OpenVinoBackend(openvino.graph_of(source.network, kept), shape, precision, n_threads)
@@ -50,7 +51,7 @@ def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[
     return [
         Rival("eager", "float32", partial(_eager, source, "cpu", "float32")),
         Rival("openvino", "float32", partial(graph, "float32")),
-        Rival("openvino", "bfloat16", partial(graph, "bfloat16")),
+        *(Rival("openvino", half, partial(graph, half)) for half in halves),
         *_int8(source, n_threads),
         Rival("eager", "bfloat16", partial(_eager, source, "cpu", "bfloat16")),
         Rival("eager", "int8", partial(_eager, source, "cpu", "int8"), note="torch's dynamic quantisation"),
@@ -61,25 +62,23 @@ def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[
 
 def _int8(source: NetworkSource, n_threads: int) -> list[Rival]:
     """The calibrated int8 graph, where the model brings one; what is wrong with it is told when it is asked for."""
-    if source.int8 is None or not source.int8.exists():
+    file = source.int8
+    if file is None or not file.exists():
         return []
-    try:
-        quantized = read(source.int8, source.digest)
-    except ModelError as error:
-        message, hint = error.message, error.hint
-
-        def refuse() -> Any:
-            raise BackendError(message, hint)
-
-        return [Rival("openvino", "int8", refuse)]
 
     def make() -> openvino.OpenVinoBackend:
-        parts = quantized.xml, quantized.weights
-        compute = "bfloat16" if openvino.has_bfloat16() else "float32"
-        graph = openvino.read_graph(*parts)
-        return openvino.OpenVinoBackend(graph, source.architecture, "int8", n_threads, compute)
+        try:
+            quantized = read(file, source.digest)
+        except ModelError as error:
+            raise BackendError(error.message, error.hint) from error
+        graph = openvino.read_graph(quantized.xml, quantized.weights)
+        return openvino.OpenVinoBackend(graph, source.architecture, "int8", n_threads, openvino.int8_compute())
 
-    return [Rival("openvino", "int8", make, quantized.loss, quantized.told())]
+    try:
+        cost = read_cost(file, source.digest)
+    except ModelError:
+        return [Rival("openvino", "int8", make)]
+    return [Rival("openvino", "int8", make, cost.loss, cost.told())]
 
 
 def _eager(source: NetworkSource, device: str, precision: str) -> EagerBackend:
