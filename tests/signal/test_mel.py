@@ -99,7 +99,7 @@ def test_the_triangles_are_librosas(spec: MelSpec) -> None:
 
 
 def test_an_analysis_needs_neither_librosa_nor_scipy() -> None:
-    """They bring numba, a second and 150 MB; descriptors and repairs load them when they are asked for."""
+    """They bring numba, a second and 130 MB; descriptors and repairs load them when they are asked for."""
     script = """
 import sys, numpy as np
 from acoustic import engine
