@@ -81,4 +81,4 @@ def test_a_network_is_quantized_and_used(network: MelViT, file: Path) -> None:
     int8 = backends.create(source, "cpu", backend="openvino", precision="int8", n_threads=1)
     exact = backends.create(source, "cpu", backend="eager", precision="float32")
     assert int8.precision == "int8"
-    assert 0 < np.abs(int8(mels).logits - exact(mels).logits).mean() < 2  # of 16: random weights do not bear it well
+    assert 0 < np.abs(int8(mels).logits - exact(mels).logits).mean() < 4  # of 16: random weights do not bear it well
