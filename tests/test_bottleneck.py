@@ -41,7 +41,7 @@ def test_decoding() -> None:
     assert found is not None
     assert (found.stage, found.share, found.n_runs) == ("load_audio", pytest.approx(0.62), 4)
     assert found.sentence == (
-        "Decoding is 62 % of the time: add a worker (`decode_workers` is 2, and there are 4 cores)."
+        "Decoding is 62 % of the time: add a worker (decode_workers is 2, and there are 4 cores)."
     )
     assert "add a worker" not in told({"load_audio": 62.0, "inference": 38.0}, n_workers=4)
 
@@ -65,7 +65,7 @@ def test_what_a_faster_backend_would_save() -> None:
         "but it is not accurate enough (cosine of its answers 0.9812)."
     )
     free = candidate("compiled", "bfloat16", "slower", {"4": 40.0})
-    assert told(network, EAGER, free).endswith("set `backend` to compiled and `precision` to bfloat16.")
+    assert told(network, EAGER, free).endswith("set backend to compiled and precision to bfloat16.")
     assert "a bfloat16 backend" in told(network, EAGER, free)
 
 

@@ -134,10 +134,11 @@ def review_reason(code: str, analysis: Analysis) -> str:
     verdict = analysis.verdict
     ranked = verdict.ranked()
     n_segments = len(verdict.segment_probabilities)
+    margin = f"{100 * verdict.margin:.0f} point{'' if round(100 * verdict.margin) == 1 else 's'}"
     sentences = {
         "LOW_CONFIDENCE": f"No genre stands out: the best, {ranked[0][0]}, has only {percent(ranked[0][1])}.",
         "SMALL_MARGIN": (
-            f"{ranked[0][0]} is only {100 * verdict.margin:.0f} points ahead of {ranked[1][0]}."
+            f"{ranked[0][0]} is only {margin} ahead of {ranked[1][0]}."
             if len(ranked) > 1
             else "The margin to the next genre is small."
         ),

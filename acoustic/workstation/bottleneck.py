@@ -79,8 +79,8 @@ def find(runs: Sequence[Run], here: Circumstances) -> Bottleneck | None:
 def _of_decoding(share: float, here: Circumstances) -> str:
     says = f"decoding is {_percent(share)} of the time"
     if here.n_workers < here.n_cores:
-        return f"{says}: add a worker (`decode_workers` is {here.n_workers}, and there are {here.n_cores} cores)"
-    return f"{says}, and there are as many workers (`decode_workers` is {here.n_workers}) as cores, or more"
+        return f"{says}: add a worker (decode_workers is {here.n_workers}, and there are {here.n_cores} cores)"
+    return f"{says}, and there are as many workers (decode_workers is {here.n_workers}) as cores, or more"
 
 
 def _of_network(inference: float, waiting: float, here: Circumstances) -> str:
@@ -108,7 +108,7 @@ def _other_backend(here: Circumstances) -> str:
         return f"{would}, but it is not accurate enough{told}"
     if state in ("compiling", "waiting", "measuring"):
         return f"{would}, and is being made ready"
-    return f"{would}: set `backend` to {best.get('backend')} and `precision` to {best.get('precision')}"
+    return f"{would}: set backend to {best.get('backend')} and precision to {best.get('precision')}"
 
 
 def _measured(backend: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
