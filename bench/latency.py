@@ -32,7 +32,7 @@ def main() -> None:
         settings = Settings(cache_dir=folder)
         prepare_process(settings)
         with OptimizedAudioClassifier(settings=settings, n_threads=settings.n_threads()) as ours:
-            ours.warm_up()
+            ours.warm_up(described=False)
             ours.wait_for_backend()
             print(f"model {ours.card.name}, {ours.backend.name} {ours.backend.precision}, {rounds} rounds, medians")
             print("format  first ms  (load / mel / network)   cached ms  librosa.load ms  load : first  first : cached")
