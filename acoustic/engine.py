@@ -116,6 +116,8 @@ class OptimizedAudioClassifier:
         self._pool = ThreadPoolExecutor(self.settings.decode_workers, thread_name_prefix="decode")
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
+        self._warming = threading.Lock()
+        self._described = False
         self._n_requests = 0
         self._n_queued = 0
         self._n_cached = 0
@@ -149,7 +151,16 @@ class OptimizedAudioClassifier:
         noise = np.random.default_rng(0).normal(0, 0.1, (1, n)).astype(np.float32)
         self._lane.submit(normalize(log_mel(noise, self.card.mel), self.card.mel).numpy()).result()
         if described:
-            descriptors.warm_up()
+            self._warm_up_descriptors()
+
+    def _warm_up_descriptors(self) -> None:
+        """librosa's compiled functions, once. They are compiled after the network was converted, never beside it: numba
+        fails while another thread traces a network."""
+        with self._warming:
+            if not self._described:
+                self.backend.wait()
+                descriptors.warm_up()
+                self._described = True
 
     # --- the public face ---
 
@@ -398,6 +409,7 @@ class OptimizedAudioClassifier:
         """Tempo, beat and low frequencies of the middle of the track; vocal presence from the tags."""
 
         def compute() -> CacheEntry:
+            self._warm_up_descriptors()
             return CacheEntry({}, decoding.describe(path, self.card.mel.sample_rate, self.settings).to_dict())
 
         voice = vocal_presence(heard.votes.tag_logits, self.card.tag_labels)

@@ -1,7 +1,8 @@
 """float32 network -> int8 graph, by NNCF's post-training quantisation on real mels.
 
-Weights are quantised per channel, activations per tensor, over the ranges that the given mels show; NNCF's setting for
-transformers leaves alone what does not bear it. What it costs is measured on other mels than those.
+The layers are quantised, the patches stay float32. Weights are quantised per channel, activations per tensor, over the
+ranges that the given mels show; NNCF's setting for transformers leaves alone what does not bear it. What it costs is
+measured on other mels than those.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import BackendError
 from ..records import Votes
@@ -46,10 +48,11 @@ def quantize(
         )
     openvino.runtime()  # its telemetry is off from here on, and so is NNCF's
     nncf = _nncf()
+    patches, rest = openvino.convert(network)
     try:
         quantized = nncf.quantize(
-            openvino.convert(network),
-            nncf.Dataset([one[None].astype(np.float32) for one in calibration]),
+            rest,
+            nncf.Dataset(_tokens(network, calibration)),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.PERFORMANCE,
@@ -57,11 +60,17 @@ def quantize(
     except Exception as error:  # NNCF fails in its own ways
         raise BackendError(f"NNCF cannot quantise the network: {type(error).__name__}: {error}") from error
     with tempfile.TemporaryDirectory(prefix="acoustic-int8-") as folder:
-        xml, weights = openvino.graph_bytes(quantized, Path(folder))
-    backend = openvino.OpenVinoBackend(
-        openvino.read_graph(xml, weights), network.architecture, "int8", n_threads, openvino.int8_compute()
-    )
-    return Quantized(xml, weights, cost_of(EagerBackend(network, "cpu"), backend, tested, targets, about))
+        parts = [openvino.graph_bytes(graph, Path(folder)) for graph in (patches, quantized)]
+    graphs = openvino.read_graph(*parts[0]), openvino.read_graph(*parts[1])
+    compute = openvino.int8_compute()
+    backend = openvino.OpenVinoBackend(graphs, network.architecture, "int8", n_threads, compute)
+    return Quantized(parts[0], parts[1], cost_of(EagerBackend(network, "cpu"), backend, tested, targets, about))
+
+
+def _tokens(network: MelViT, mels: np.ndarray) -> list[np.ndarray]:
+    """What the layers read of each segment, (1, n_patches, width)."""
+    with torch.inference_mode():
+        return [network.tokens(torch.from_numpy(one[None].astype(np.float32))).numpy() for one in mels]
 
 
 def cost_of(full: Any, int8: Any, tested: np.ndarray, targets: np.ndarray | None, about: str) -> Cost:

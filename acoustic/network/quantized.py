@@ -1,6 +1,6 @@
 """A model's int8 graph: a file beside its folder, `NAME.int8.safetensors`, made by `quantize`, read where it is used.
 
-It holds the two parts of an OpenVINO graph as bytes, and in its header the digest of the weights that it was made of
+It holds the parts of two OpenVINO graphs as bytes, and in its header the digest of the weights that it was made of
 and what int8 costs in accuracy, with n.
 """
 
@@ -21,6 +21,7 @@ import safetensors.numpy
 
 from ..errors import ModelError
 
+PARTS = ("patches_xml", "patches_weights", "rest_xml", "rest_weights")
 MAX_FILE_BYTES = 400 * 10**6
 _AGAIN = "Make it again with `acoustic models quantize`, or delete it."
 
@@ -54,11 +55,16 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """An int8 graph and what it costs."""
+    """The graphs of a network whose layers are int8, each as (xml, weights), and what that costs."""
 
-    xml: bytes
-    weights: bytes
+    patches: tuple[bytes, bytes]
+    rest: tuple[bytes, bytes]
     cost: Cost
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for all four parts."""
+        return " ".join(hashlib.sha256(part).hexdigest() for part in (*self.patches, *self.rest))
 
 
 def file_of(model_folder: Path) -> Path:
@@ -68,10 +74,11 @@ def file_of(model_folder: Path) -> Path:
 
 def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
     """Write aside, then rename. ModelError if it cannot be written."""
-    tensors = {"xml": np.frombuffer(quantized.xml, np.uint8), "weights": np.frombuffer(quantized.weights, np.uint8)}
+    parts = zip(PARTS, (*quantized.patches, *quantized.rest), strict=True)
+    tensors = {name: np.frombuffer(part, np.uint8) for name, part in parts}
     header = {
         "weights_digest": weights_digest,
-        "sha256": _digest(quantized.xml, quantized.weights),
+        "sha256": quantized.digest,
         "cost": json.dumps(asdict(quantized.cost)),
     }
     aside = file.with_name(f".{file.name}.{os.getpid()}.new")
@@ -88,10 +95,11 @@ def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
 def read(file: Path, weights_digest: str) -> Quantized:
     """The int8 graph in `file`, verified. ModelError if it is damaged, or was made of other weights."""
     with _opened(file, weights_digest) as (header, opened):
-        xml, weights = (opened.get_tensor(name).tobytes() for name in ("xml", "weights"))
-        if header["sha256"] != _digest(xml, weights):
+        a, b, c, d = (opened.get_tensor(name).tobytes() for name in PARTS)
+        found = Quantized((a, b), (c, d), Cost(**json.loads(header["cost"])))
+        if header["sha256"] != found.digest:
             raise ModelError(f"{file}: its SHA-256 is not the one in its header", _AGAIN)
-        return Quantized(xml, weights, Cost(**json.loads(header["cost"])))
+        return found
 
 
 def read_cost(file: Path, weights_digest: str) -> Cost:
@@ -124,9 +132,3 @@ def _opened(file: Path, weights_digest: str) -> Iterator[tuple[dict[str, str], A
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{file}: is not a sound int8 graph: {error}", _AGAIN) from None
-
-
-def _digest(xml: bytes, weights: bytes) -> str:
-    whole = hashlib.sha256(xml)
-    whole.update(weights)
-    return whole.hexdigest()

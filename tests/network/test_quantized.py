@@ -17,6 +17,7 @@ from tests.network_answers import made_mels
 
 COST = Cost(40, True, 0.7, 0.69, 0.95, 0.991, 0.9991, "made up")
 DIGEST = "d" * 64
+GRAPHS = Quantized((b"<a/>", b"\x00\x01\xff"), (b"<b/>", b"\x02"), COST)
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(file: Path) -> None:
-    quantized.write(file, Quantized(b"<xml/>", b"\x00\x01\xff", COST), DIGEST)
+    quantized.write(file, GRAPHS, DIGEST)
     found = quantized.read(file, DIGEST)
-    assert (found.xml, found.weights, found.cost) == (b"<xml/>", b"\x00\x01\xff", COST)
+    assert found == GRAPHS
     assert found.cost.loss == pytest.approx(0.01)
     assert "0.700 to 0.690 of 40 segments" in found.cost.told()
     assert file.name == "small.int8.safetensors"
@@ -39,7 +40,7 @@ def test_a_gain_is_no_loss() -> None:
 
 
 def test_what_cannot_be_believed_is_refused(file: Path) -> None:
-    quantized.write(file, Quantized(b"<xml/>", b"\x00", COST), DIGEST)
+    quantized.write(file, GRAPHS, DIGEST)
     with pytest.raises(ModelError, match="made of other weights"):
         quantized.read(file, "e" * 64)
     whole = file.read_bytes()
@@ -59,7 +60,7 @@ def test_what_cannot_be_believed_is_refused(file: Path) -> None:
 
 
 def test_a_graph_of_other_weights_is_told_when_it_is_asked_for(network: MelViT, file: Path) -> None:
-    quantized.write(file, Quantized(b"<xml/>", b"\x00", COST), DIGEST)
+    quantized.write(file, GRAPHS, DIGEST)
     source = NetworkSource(network.architecture, lambda: network, "e" * 64, file)
     with pytest.raises(BackendError, match="made of other weights"):
         backends.create(source, "cpu", backend="openvino", precision="int8")
@@ -75,7 +76,7 @@ def test_a_network_is_quantized_and_used(network: MelViT, file: Path) -> None:
     made = quantize(network, mels[:16], mels[16:], np.zeros(8, dtype=np.int64), about="probes")
     assert (made.cost.n, made.cost.labelled, made.cost.about) == (8, True, "probes")
     assert made.cost.mean_cosine > 0.95
-    assert b"FakeQuantize" in made.xml
+    assert b"FakeQuantize" in made.rest[0]
     quantized.write(file, made, DIGEST)
     source = NetworkSource(network.architecture, lambda: network, DIGEST, file)
     int8 = backends.create(source, "cpu", backend="openvino", precision="int8", n_threads=1)

@@ -20,7 +20,7 @@ from ...records import N_FRAMES, Votes
 from ..vit import Answers, MelViT
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
-"""of inputs and of whatever is not quantised"""
+"""of the weights that are not quantised"""
 
 
 class EagerBackend:
@@ -35,19 +35,22 @@ class EagerBackend:
         self.place = torch.device(device)
         """where its tensors are"""
         self.precision = precision
-        self.dtype = DTYPES[precision]
+        self.dtype = torch.float32 if precision == "bfloat16" else DTYPES[precision]
+        """of its input"""
         self.n_mels = network.architecture.n_mels
         if precision == "int8":
             self.network: MelViT = _dynamic_int8(network.eval())
         else:
             # A copy in half precision leaves the float32 network to its owner; in float32 it is used as it is.
             network = network if precision == "float32" else copy.deepcopy(network)
-            self.network = network.to(device, self.dtype).eval()
+            self.network = network.to(device, DTYPES[precision]).eval()
+            if precision == "bfloat16":  # eight bits are too few for the first convolutions
+                self.network.stem.float()
 
     def __call__(self, mels: np.ndarray) -> Votes:
         """As Backend says. Where a GPU has no memory left for the batch, its halves are taken one after the other."""
         try:
-            return run(self.network, self.as_input(mels))
+            return run(self.network, self.as_input(mels), self.precision)
         except BackendError as error:
             if not isinstance(error.__cause__, torch.OutOfMemoryError) or len(mels) < 2:
                 raise
@@ -56,7 +59,7 @@ class EagerBackend:
         return joined([self(mels[:half]), self(mels[half:])])
 
     def as_input(self, mels: np.ndarray) -> Tensor:
-        """(B, n_mels, 224) float32 on the host -> the same on the device, in the backend's precision."""
+        """(B, n_mels, 224) float32 on the host -> the same on the device, in the type that the stem reads."""
         host = torch.tensor(checked(mels, self.n_mels))
         if self.place.type == "cuda":  # pinned memory is copied beside what the device computes
             return host.pin_memory().to(self.place, non_blocking=True).to(self.dtype)
@@ -91,10 +94,10 @@ def checked(mels: np.ndarray, n_mels: int) -> np.ndarray:
     return np.ascontiguousarray(mels, dtype=np.float32)
 
 
-def run(network: Callable[[Tensor], Answers], mels: Tensor) -> Votes:
+def run(network: Callable[[Tensor], Answers], mels: Tensor, precision: str = "float32") -> Votes:
     """One call of the network, its answers on the host. BackendError if they are not finite or the device fails."""
     if len(mels) == 0:  # attention takes no empty batch
-        one = run(network, mels.new_zeros(1, *mels.shape[1:]))
+        one = run(network, mels.new_zeros(1, *mels.shape[1:]), precision)
         return Votes(one.logits[:0], one.tag_logits[:0], one.embeddings[:0])
     try:
         with torch.inference_mode():
@@ -105,7 +108,7 @@ def run(network: Callable[[Tensor], Answers], mels: Tensor) -> Votes:
         ) from error
     except RuntimeError as error:
         raise BackendError(f"the network failed on {mels.device} with {len(mels)} segments: {error}") from error
-    return finite(Votes(logits, tags, embeddings), f"{mels.dtype} on {mels.device}", mels.dtype != torch.float32)
+    return finite(Votes(logits, tags, embeddings), f"{precision} on {mels.device}", precision != "float32")
 
 
 def finite(votes: Votes, where: str, half: bool) -> Votes:

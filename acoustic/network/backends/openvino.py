@@ -1,7 +1,8 @@
-"""The network as an OpenVINO graph, on a CPU: float32, bfloat16 where the processor computes in it, or int8.
+"""The network as OpenVINO graphs, on a CPU: float32, bfloat16 where the processor computes in it, or int8.
 
-Converting takes seconds, so the graph is kept in a folder of derived data, named by the weights' digest and verified by
-its own; the network itself is then not needed. An int8 graph is made ahead by `quantize` and comes with its model.
+There are two graphs, one after the other: mels to patches, always in float32, and the rest. Converting takes seconds,
+so the graphs are kept in a folder of derived data, named by the weights' digest and verified by their own; the network
+itself is then not needed. The int8 graphs are made ahead by `quantize` and come with their model.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .eager import checked, device_name, finite
 
 GRAPH_VERSION = 1
 """raised when the network's code gives other numbers for the same weights, so that older graphs are not found"""
+Graphs = tuple[Any, Any]
+"""mels -> patches, patches -> answers"""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -65,7 +68,7 @@ def kept_name(folder: Path, digest: str, architecture: Architecture) -> Path:
 
 
 class OpenVinoBackend:
-    """`graph` (an openvino.Model with any batch size) on the CPU. A Backend.
+    """Two `graphs` (openvino.Model, any batch size) on the CPU. A Backend.
 
     `precision` is what answers are said to be made in; `compute` is that of whatever is not quantised: an int8 graph
     may run its other operations in bfloat16.
@@ -75,19 +78,21 @@ class OpenVinoBackend:
     device = "cpu"
 
     def __init__(
-        self, graph: Any, architecture: Architecture, precision: str, n_threads: int, compute: str = ""
+        self, graphs: Graphs, architecture: Architecture, precision: str, n_threads: int, compute: str = ""
     ) -> None:
         openvino = runtime()
         self.precision = precision
         self._compute = compute or ("float32" if precision == "int8" else precision)
         self._shape = architecture
-        how = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": HINTS[self._compute],
-            "INFERENCE_NUM_THREADS": n_threads,
-        }
+        how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": n_threads}
+        hints = (HINTS["float32"], HINTS[self._compute])
         try:
-            self._request = openvino.Core().compile_model(graph, "CPU", how).create_infer_request()
+            self._patches, self._rest = (
+                openvino.Core()
+                .compile_model(graph, "CPU", {**how, "INFERENCE_PRECISION_HINT": hint})
+                .create_infer_request()
+                for graph, hint in zip(graphs, hints, strict=True)
+            )
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile the network: {_line(error)}") from error
         self._n_threads = n_threads
@@ -101,7 +106,8 @@ class OpenVinoBackend:
             one = self(np.zeros((1, *mels.shape[1:]), np.float32))
             return Votes(one.logits[:0], one.tag_logits[:0], one.embeddings[:0])
         try:
-            answers = list(self._request.infer({0: mels}, share_inputs=True).values())
+            tokens = next(iter(self._patches.infer({0: mels}, share_inputs=True).values()))
+            answers = list(self._rest.infer({0: tokens}, share_inputs=True).values())
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed with {len(mels)} segments: {_line(error)}") from error
         if not self._shape.n_tags:
@@ -130,46 +136,67 @@ class OpenVinoBackend:
         """Nothing runs in the background."""
 
 
-def convert(network: Any) -> Any:
-    """The graph (openvino.Model) of a MelViT: mels (any, n_mels, 224) -> logits, tag logits (if it has tags),
-    embeddings. BackendError if it cannot be traced."""
+def convert(network: Any) -> Graphs:
+    """The graphs (openvino.Model) of a MelViT: mels (any, n_mels, 224) -> tokens (any, n_patches, width), and tokens ->
+    logits, tag logits (if it has tags), embeddings. BackendError if they cannot be traced."""
     import torch
 
-    openvino = runtime()
-    n_mels, has_tags = network.architecture.n_mels, network.architecture.n_tags > 0
+    shape, has_tags = network.architecture, network.architecture.n_tags > 0
 
-    class Heads(torch.nn.Module):
+    class Patches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, mels: torch.Tensor) -> torch.Tensor:
+            tokens: torch.Tensor = self.network.tokens(mels)
+            return tokens
+
+    class Rest(torch.nn.Module):
         """Answers as a plain tuple, without the heads that the network lacks: a graph has no empty tensors."""
 
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, mels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits, tags, embedding = self.network(mels)
+        def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            logits, tags, embedding = self.network.answer(self.network.pooled_tokens(tokens))
             return (logits, tags, embedding) if has_tags else (logits, embedding)
 
+    return (
+        _traced(Patches(), (shape.n_mels, N_FRAMES)),
+        _traced(Rest(), (shape.n_patches, shape.width)),
+    )
+
+
+def _traced(module: Any, shape: tuple[int, int]) -> Any:
+    import torch
+
+    openvino = runtime()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, which is meant
-            example = torch.zeros(2, n_mels, N_FRAMES)
-            return openvino.convert_model(Heads().eval(), example_input=example, input=[-1, n_mels, N_FRAMES])
+            example = torch.zeros(2, *shape)
+            return openvino.convert_model(module.eval(), example_input=example, input=[-1, *shape])
     except Exception as error:  # the converter fails in its own ways
         raise BackendError(f"OpenVINO cannot convert the network: {type(error).__name__}: {_line(error)}") from error
 
 
-def graph_of(load: Callable[[], Any], kept: Path | None) -> Any:
-    """The float32 graph: the one that is kept in `kept` (a path without suffix), else converted from `load()`, and kept
-    there. A kept one that is damaged is made again."""
+def graphs_of(load: Callable[[], Any], kept: Path | None) -> Graphs:
+    """The float32 graphs: those that are kept in `kept` (a path without suffix), else converted from `load()`, and kept
+    there. Kept ones that are damaged are made again."""
     openvino = runtime()
-    if kept is not None and _is_sound(kept):
+    names = [kept.with_name(f"{kept.name}-{part}") for part in ("patches", "rest")] if kept is not None else []
+    if names and all(_is_sound(name) for name in names):
         with suppress(RuntimeError):  # the folder may be emptied at any moment
-            return openvino.Core().read_model(_part(kept, ".xml"))  # its weights are mapped, not copied
-    graph = convert(load())
-    if kept is not None:
-        with suppress(OSError, RuntimeError):  # a full or read-only disk: it is converted again the next time
-            _keep(openvino, graph, kept)
-    return graph
+            core = openvino.Core()
+            patches, rest = (core.read_model(_part(name, ".xml")) for name in names)  # weights are mapped, not copied
+            return patches, rest
+    graphs = convert(load())
+    with suppress(OSError, RuntimeError):  # a full or read-only disk: they are converted again the next time
+        for name, graph in zip(names, graphs, strict=False):
+            _keep(openvino, graph, name)
+    return graphs
 
 
 def read_graph(xml: bytes, weights: bytes) -> Any:

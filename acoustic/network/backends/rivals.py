@@ -46,7 +46,7 @@ def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[
     halves = ["bfloat16"] if openvino.has_bfloat16() else []
 
     def graph(precision: str) -> openvino.OpenVinoBackend:
-        return openvino.OpenVinoBackend(openvino.graph_of(source.network, kept), shape, precision, n_threads)
+        return openvino.OpenVinoBackend(openvino.graphs_of(source.network, kept), shape, precision, n_threads)
 
     return [
         Rival("eager", "float32", partial(_eager, source, "cpu", "float32")),
@@ -71,8 +71,9 @@ def _int8(source: NetworkSource, n_threads: int) -> list[Rival]:
             quantized = read(file, source.digest)
         except ModelError as error:
             raise BackendError(error.message, error.hint) from error
-        graph = openvino.read_graph(quantized.xml, quantized.weights)
-        return openvino.OpenVinoBackend(graph, source.architecture, "int8", n_threads, openvino.int8_compute())
+        patches, rest = (openvino.read_graph(*graph) for graph in (quantized.patches, quantized.rest))
+        compute = openvino.int8_compute()
+        return openvino.OpenVinoBackend((patches, rest), source.architecture, "int8", n_threads, compute)
 
     try:
         cost = read_cost(file, source.digest)
