@@ -128,13 +128,13 @@ class MelViT(nn.Module):
 
     def pooled_tokens(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B, n_patches, width) -> (B, width), computed in the precision of the layers."""
-        tokens = tokens.to(self.norm.weight.dtype)
         if keep is not None:
             tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         if self.cls_token is not None:
             # a shape is traced, len() would become a constant
             cls = (self.cls_token + self.position[:, :1]).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
+        tokens = tokens.to(self.norm.weight.dtype)
         for layer in self.layers:
             if self.checkpoint_layers and self.training:
                 tokens = checkpoint(layer, tokens, use_reentrant=False)

@@ -43,9 +43,10 @@ class EagerBackend:
         else:
             # A copy in half precision leaves the float32 network to its owner; in float32 it is used as it is.
             network = network if precision == "float32" else copy.deepcopy(network)
-            self.network = network.to(device, DTYPES[precision]).eval()
-            if precision == "bfloat16":  # eight bits are too few for the first convolutions
-                self.network.stem.float()
+            self.network = network.to(device).eval()
+            for name, part in self.network.named_children():
+                if precision != "bfloat16" or name != "stem":  # eight bits are too few for the patches
+                    part.to(DTYPES[precision])
 
     def __call__(self, mels: np.ndarray) -> Votes:
         """As Backend says. Where a GPU has no memory left for the batch, its halves are taken one after the other."""
