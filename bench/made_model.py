@@ -118,4 +118,4 @@ def _add_int8(folder: Path, card: ModelCard, network: MelViT, mels: np.ndarray, 
     except BackendError as error:
         return f"no int8: {error.message}"
     write(file_of(folder), made, card.weights_digest)
-    return f"int8: {made.told()}"
+    return f"int8: {made.cost.told()}"
