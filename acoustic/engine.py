@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from .records import (
     Personal,
     Votes,
 )
-from .settings import Settings
+from .settings import Settings, available_cores
 from .signal import audio, descriptors
 from .signal.mel import log_mel, normalize
 from .verdict.decision import decide
@@ -114,6 +115,8 @@ class OptimizedAudioClassifier:
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.decode_workers, thread_name_prefix="decode")
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside") if available_cores() > 1 else None
+        self._n_decoding = 0
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
         self._warming = threading.Lock()
@@ -135,6 +138,8 @@ class OptimizedAudioClassifier:
         """Finish the files that are being analysed, stop those that wait, and end the threads. May be called twice."""
         self._closing.set()
         self._pool.shutdown(wait=True)
+        if self._beside is not None:
+            self._beside.shutdown(wait=True)
         self._lane.close()
         self.backend.close()
 
@@ -393,8 +398,8 @@ class OptimizedAudioClassifier:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places, from the cache or decoded."""
 
         def compute() -> CacheEntry:
-            with span("load_audio"):
-                chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings)
+            with span("load_audio"), self._decoding() as beside:
+                chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
             on_stage("mel_spectrogram")
             with span("mel_spectrogram"):
                 return decoding.mels_of(chosen, about, self.card.mel, self.settings)
@@ -404,6 +409,19 @@ class OptimizedAudioClassifier:
             return compute()
         with rest("cache"):
             return self.cache.get_or_compute(key, compute)[0]
+
+    @contextmanager
+    def _decoding(self) -> Iterator[ThreadPoolExecutor | None]:
+        """A helper for the file that is about to be decoded, if it is the only one: several files keep the cores busy
+        by themselves."""
+        with self._count_lock:
+            alone = self._n_decoding == 0 and self._n_queued <= 0
+            self._n_decoding += 1
+        try:
+            yield self._beside if alone else None
+        finally:
+            with self._count_lock:
+                self._n_decoding -= 1
 
     def _descriptors(self, path: str, digest: str | None, heard: _Heard) -> Descriptors:
         """Tempo, beat and low frequencies of the middle of the track; vocal presence from the tags."""

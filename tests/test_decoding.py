@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,69 @@ def test_errors_are_those_of_the_file(tmp_path: Path) -> None:
     text.write_text("this is no music at all")
     with pytest.raises(NotAudioError):
         decoding.hear(text, MelSpec(), SegmentSpec(), Settings())
+
+
+def long_song(path: Path, hot: bool = False) -> Path:
+    """Two minutes in stereo that change all along; `hot`: with runs of samples at full scale in its last third."""
+    import soundfile
+
+    t = np.arange(120 * 44_100) / 44_100
+    mono = 0.3 * np.sin(2 * np.pi * (80 + 3 * t) * t) * (0.6 + 0.4 * np.sin(0.7 * t))
+    if hot:
+        mono[len(mono) * 2 // 3 :] = np.sign(mono[len(mono) * 2 // 3 :])
+    stereo = np.stack([mono, np.roll(mono, 300)], axis=1).astype(np.float32)
+    with soundfile.SoundFile(path, "w", 44_100, 2) as out:
+        for start in range(0, len(stereo), 44_100):  # long Vorbis writes crash libsndfile
+            out.write(stereo[start : start + 44_100])
+    return path
+
+
+MEL, SPEC = MelSpec(), SegmentSpec(n_segments=4)
+
+
+@pytest.mark.parametrize("hot", [False, True])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
+def test_two_readers_read_what_one_reads(tmp_path: Path, suffix: str, hot: bool) -> None:
+    path = long_song(tmp_path / f"a.{suffix}", hot)
+    alone, about = decoding.read(path, MEL, SPEC, Settings())
+    with ThreadPoolExecutor(1) as beside:
+        together, about_both = decoding.read(path, MEL, SPEC, Settings(), beside)
+    np.testing.assert_array_equal(together.samples, alone.samples)
+    assert (together.start_s, together.end_s) == (alone.start_s, alone.end_s)
+    assert about_both == about
+    assert any(warning["code"] == "CLIPPED" for warning in about["warnings"]) == hot
+
+
+def test_what_cannot_be_read_beside_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = long_song(tmp_path / "a.wav")
+    alone, about = decoding.read(path, MEL, SPEC, Settings())
+    opened, real = [], audio.open_audio
+
+    def only_once(*arguments: object) -> audio.AudioReader:
+        opened.append(arguments)
+        if len(opened) > 1:
+            raise StorageError("gone meanwhile")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(audio, "open_audio", only_once)
+    with ThreadPoolExecutor(1) as beside:
+        together, about_both = decoding.read(path, MEL, SPEC, Settings(), beside)
+    assert len(opened) == 2
+    np.testing.assert_array_equal(together.samples, alone.samples)
+    assert about_both == about
+
+
+def test_another_file_under_the_same_name_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = long_song(tmp_path / "a.wav"), long_song(tmp_path / "b.wav", hot=True)
+    alone, _ = decoding.read(path, MEL, SPEC, Settings())
+    opened, real = [], audio.open_audio
+
+    def exchanged(_: object, *arguments: object) -> audio.AudioReader:
+        opened.append(arguments)
+        return real(path if len(opened) == 1 else other, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(audio, "open_audio", exchanged)
+    with ThreadPoolExecutor(1) as beside:
+        together, _ = decoding.read(path, MEL, SPEC, Settings(), beside)
+    assert len(opened) == 2
+    np.testing.assert_array_equal(together.samples, alone.samples)

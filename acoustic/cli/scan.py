@@ -61,12 +61,14 @@ def scan(
                 done = scanning.scan(station, folder, engine=engine.value, **how)
         root = os.fsencode(os.path.realpath(folder.expanduser()))
         counts, first = station.library.tracks.errors(root, LISTED)
-    if as_json:
-        terminal.out(json.dumps({**done.to_dict(), "folder": shown_path(root), "errors": counts}, ensure_ascii=False))
-    else:
-        _tell(done, counts, first)
-    if done.state == "cancelled":
-        leave(0 if watch else STOPPED)  # a thread that loads the network would be waited for, for many seconds
+        if as_json:
+            said = {**done.to_dict(), "folder": shown_path(root), "errors": counts}
+            terminal.out(json.dumps(said, ensure_ascii=False))
+        else:
+            _tell(done, counts, first)
+        if done.state == "cancelled":
+            station.library.close()
+            leave(0 if watch else STOPPED)  # loading or measuring the network would be waited for, for seconds
     raise typer.Exit(1 if counts else 0)
 
 

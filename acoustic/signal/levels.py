@@ -38,6 +38,19 @@ class Levels:
             hot = np.abs(block) >= FULL_SCALE
             self._clipped += int(np.count_nonzero(hot[1:] & hot[:-1]))
 
+    def join(self, other: Levels) -> None:
+        """What another read of the same track measured, as if it had been read here."""
+        if other._offset is None:
+            return
+        if self._offset is None:
+            self._offset = other._offset
+        moved = other._offset - self._offset
+        self.n_samples += other.n_samples
+        self._sum += other._sum + other.n_samples * moved
+        self._squares += other._squares + 2 * moved * other._sum + other.n_samples * moved * moved
+        self._clipped += other._clipped
+        self._values += other._values
+
     def rms(self) -> float:
         mean = self._sum / self.n_samples
         return math.sqrt(max(0.0, self._squares / self.n_samples - mean * mean))

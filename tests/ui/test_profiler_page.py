@@ -81,7 +81,7 @@ def test_it_is_live_while_work_runs(view, site):
         assert time.monotonic() - began > 2.5  # each second, not as fast as the program can
     assert view.locator(".pf-bar").count() > 4
     assert view.locator("[data-tile=throughput]").inner_text() != "0.0"
-    assert "MB" in view.locator("[data-now=memory]").inner_text()
+    assert re.search(r"\d (MB|GB)", view.locator("[data-now=memory]").inner_text())
     assert re.search(r"core 0 \d+ %|All cores \d+ %", view.locator("[data-now=cpu]").inner_text())
     assert view.locator("[data-chart=memory] path.pf-curve").count() >= 1
 
