@@ -4,6 +4,7 @@ colours, wording    meaning -> colour and plain words
 figures             records -> plotly figures, pure
 cards               records -> HTML, escaped
 exports             results -> CSV and JSON
+answering           what a tab's own script may ask, and how errors reach it
 uploads, desk       what a browser sends; what one session has on its desk
 theme               look, style sheet, script
 analyze             the tab

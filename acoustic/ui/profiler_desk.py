@@ -12,23 +12,20 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AcousticError, InternalError, SettingsError
+from ..errors import SettingsError
 from ..settings import Settings
 from ..workstation.performance import Performance
 from . import profiler_numbers as numbers
+from .answering import Answer, Ask, served
 from .profiler_what_if import WhatIfDesk
 
 if TYPE_CHECKING:
     from ..workstation import Workstation
 
-Ask = Mapping[str, Any]
-Answer = dict[str, Any]
 
 N_SONGS = 60
 """most songs that a page is told of at once"""
 N_SAMPLES = 180
-STALE = {"code": "STALE", "message": "the page is older than the program", "hint": "Load the page again."}
-"""to a page that was opened before the program was started anew"""
 
 
 class ProfilerDesk:
@@ -43,8 +40,8 @@ class ProfilerDesk:
         """What the script calls, under the names that it uses."""
         named = ("state", "spans", "export", "compare", "stop")
         return [
-            _served("profiler_open", self.open, None),
-            *(_served(f"profiler_{name}", getattr(self, name), self.token) for name in named),
+            served("profiler_open", self.open, None),
+            *(served(f"profiler_{name}", getattr(self, name), self.token) for name in named),
         ]
 
     def open(self, ask: Ask) -> Answer:
@@ -101,20 +98,3 @@ def _way(ask: Ask, name: str) -> Mapping[str, Any]:
     if not isinstance(way, Mapping):
         raise SettingsError(f"{name} is no way to analyse")
     return way
-
-
-def _served(name: str, work: Callable[[Ask], Answer], token: str | None) -> Callable[[Ask], Answer]:
-    """`work` as the page calls it: errors are answers. Without the right token, where there is one, nothing is done."""
-
-    def answer(ask: Ask) -> Answer:
-        try:
-            if token is not None and not secrets.compare_digest(str(ask.get("token", "")), token):
-                return {"ok": False, "error": STALE}
-            return {"ok": True, **work(ask)}
-        except AcousticError as error:
-            return {"ok": False, "error": error.to_dict()}
-        except Exception as error:  # the border to the browser: a page must not wait for an answer that never comes
-            return {"ok": False, "error": InternalError(f"{type(error).__name__}: {error}").to_dict()}
-
-    answer.__name__ = name
-    return answer

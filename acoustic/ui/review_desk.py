@@ -13,29 +13,26 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AcousticError, ConflictError, InternalError, LibraryError, SettingsError, StorageError
+from ..errors import ConflictError, LibraryError, SettingsError, StorageError
 from ..kept import NOT_MUSIC, Decision, DecisionKind
 from ..records import Overview
 from ..workstation import learning, reviewing
 from . import review_cards, uploads
+from .answering import Answer, Ask, served
 from .cards import file_url
 
 if TYPE_CHECKING:
     from ..workstation import Workstation
 
-Ask = Mapping[str, Any]
-Answer = dict[str, Any]
 
 N_HELD = 16
 """songs that a page holds, so that the next is there at once"""
 N_HISTORY = 12
 N_OVERVIEWS, N_OFFERS = 6, 4
-STALE = {"code": "STALE", "message": "the page is older than the program", "hint": "Load the page again."}
-"""to a page that was opened before the program was started anew"""
 
 
 class ReviewDesk:
@@ -54,13 +51,13 @@ class ReviewDesk:
     def functions(self) -> list[Callable[[Ask], Answer]]:
         """What the script calls, under the names that it uses."""
         return [
-            _served("review_open", self.open, None),
+            served("review_open", self.open, None),
             *(
-                _served(f"review_{name}", getattr(self, name), self.token)
+                served(f"review_{name}", getattr(self, name), self.token)
                 for name in ("state", "item", "decide", "album", "decide_album", "undo", "listen", "prepare")
             ),
             *(
-                _served(f"review_{name}", getattr(self, name), self.token)
+                served(f"review_{name}", getattr(self, name), self.token)
                 for name in ("learn", "told", "accept", "discard", "roll_back")
             ),
         ]
@@ -266,20 +263,3 @@ def _who(ask: Ask) -> str:
 def _seconds(ask: Ask) -> float | None:
     took = ask.get("took_s")
     return float(took) if isinstance(took, (int, float)) else None
-
-
-def _served(name: str, work: Callable[[Ask], Answer], token: str | None) -> Callable[[Ask], Answer]:
-    """`work` as the page calls it: errors are answers. Without the right token, where there is one, nothing is done."""
-
-    def answer(ask: Ask) -> Answer:
-        try:
-            if token is not None and not secrets.compare_digest(str(ask.get("token", "")), token):
-                return {"ok": False, "error": STALE}
-            return {"ok": True, **work(ask)}
-        except AcousticError as error:
-            return {"ok": False, "error": error.to_dict()}
-        except Exception as error:  # the border to the browser: a page must not wait for an answer that never comes
-            return {"ok": False, "error": InternalError(f"{type(error).__name__}: {error}").to_dict()}
-
-    answer.__name__ = name
-    return answer
