@@ -17,7 +17,6 @@ from concurrent.futures import Executor, wait
 from typing import Any
 
 import numpy as np
-import torch
 
 from .errors import AcousticError, AudioError
 from .kept import SongTags
@@ -116,7 +115,7 @@ def mels_of(chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: 
     if settings.compress:
         samples = enhance.compress(samples, chosen.sample_rate)
     places = {"start_s": np.asarray(chosen.start_s), "end_s": np.asarray(chosen.end_s)}
-    return CacheEntry({"mels": log_mel(samples, mel).numpy(), **places}, about)
+    return CacheEntry({"mels": log_mel(samples, mel), **places}, about)
 
 
 def describe(path: PathLike, sample_rate: int, settings: Settings) -> Descriptors:
@@ -156,8 +155,7 @@ def hear(path: PathLike, mel: MelSpec, spec: SegmentSpec, settings: Settings) ->
 
 
 def prepare(context: Mapping[str, Any]) -> None:
-    """What is slow the first time, before files (and limits) come: one thread, the filter bank."""
-    torch.set_num_threads(1)
+    """What is slow the first time, before files (and limits) come: the filter bank."""
     mel = MelSpec(**context["mel"])
     log_mel(np.zeros((1, mel.n_samples), np.float32), mel)
     if context["settings"]["rules"]:

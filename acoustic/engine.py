@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from . import decoding
 from .cache import Cache, make_key
@@ -154,7 +153,7 @@ class OptimizedAudioClassifier:
         they are wanted."""
         n = self.card.mel.n_samples
         noise = np.random.default_rng(0).normal(0, 0.1, (1, n)).astype(np.float32)
-        self._lane.submit(normalize(log_mel(noise, self.card.mel), self.card.mel).numpy()).result()
+        self._lane.submit(normalize(log_mel(noise, self.card.mel), self.card.mel)).result()
         if described:
             self._warm_up_descriptors()
 
@@ -373,7 +372,7 @@ class OptimizedAudioClassifier:
     def _vote(self, mels: CacheEntry, key: str | None, on_stage: Callable[[str], None]) -> _Heard:
         """The network's votes on a file's mels, through the lane; cached under `key`."""
         with span("preprocess"):
-            ready = normalize(torch.from_numpy(mels.arrays["mels"].copy()), self.card.mel).numpy()
+            ready = normalize(mels.arrays["mels"], self.card.mel)
         on_stage("inference")
         asked = time.perf_counter()
         answer = self._lane.submit(ready).result()

@@ -87,7 +87,7 @@ def _mels(spec: MelSpec, n_songs: int) -> Iterator[np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="acoustic-bench-") as name:
         for song in write_songs(Path(name), n_songs, ("wav",), SONG_S):
             heard = decoding.hear(song, spec, SegmentSpec(N_SEGMENTS), Settings())
-            yield normalize(torch.from_numpy(heard.arrays["mels"]), spec).numpy()
+            yield normalize(heard.arrays["mels"], spec)
 
 
 @torch.inference_mode()

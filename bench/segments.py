@@ -171,7 +171,7 @@ def main() -> None:
         rows = {}
         for fill in FILLS:
             one = [fill(cut.read(t), card.mel.n_samples, store.sample_rate) for t in tracks]
-            of = [backend(normalize(log_mel(x[None], card.mel), card.mel).numpy()) for x in one]
+            of = [backend(normalize(log_mel(x[None], card.mel), card.mel)) for x in one]
             rows[f"{cut_s:.1f}", f"{fill.__name__:>20s}"] = answers(of, voting)
         compare(rows, np.stack([truth[t] for t in tracks]), best=next(iter(rows)))
 

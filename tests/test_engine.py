@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from acoustic.records import Analysis, Failure
 from acoustic.settings import Settings
 from tests.conftest import GENRES, TAGS
 
+ROOT = Path(__file__).resolve().parent.parent
 RATE = 22_050
 
 
@@ -105,6 +108,26 @@ def test_same_answer_alone_and_in_a_batch(fresh: Settings, songs: list[Path]) ->
     for i, answer in together.items():
         assert isinstance(answer, Analysis)
         assert_same(answer, alone[i % len(songs)])
+
+
+def test_where_a_graph_is_kept_an_analysis_loads_no_torch(fresh: Settings, songs: list[Path]) -> None:
+    """It would bring 180 MB and most of a second to each start and each worker; librosa and its numba as much again."""
+    code = """
+import sys
+from acoustic import OptimizedAudioClassifier
+from acoustic.settings import Settings
+settings = Settings(model=sys.argv[1], cache_dir=sys.argv[2], backend="openvino", precision="float32")
+with OptimizedAudioClassifier(settings=settings, n_threads=1) as classifier:
+    classifier.warm_up(described=False)
+    genre = classifier.analyze(sys.argv[3]).to_dict()["top_genre"]
+heavy = {"torch", "transformers", "librosa", "numba", "sklearn", "pandas", "gradio"} & set(sys.modules)
+print(genre, sorted(heavy))
+"""
+    args = [sys.executable, "-c", code, fresh.model, fresh.cache_dir, str(songs[0])]
+    first, second = (subprocess.run(args, capture_output=True, text=True, cwd=ROOT, check=True).stdout for _ in "12")
+    genre, heavy = first.split(maxsplit=1)
+    assert "torch" in heavy, "the first start converts the network"
+    assert second == f"{genre} []\n"
 
 
 def test_content_decides_not_the_name(classifier: OptimizedAudioClassifier, songs: list[Path], tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ Both take and give float32 of shape (n,) or (K, n), length kept; every row by it
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import SettingsError
+
+if TYPE_CHECKING:  # imported where it is used: most runs repair nothing, and then need no torch
+    from torch import Tensor
 
 FRAME_S = 0.046
 """Length of denoise's STFT frame, rounded to a power of two: 1,024 samples at 22,050 Hz; the hop is a quarter."""
@@ -38,6 +40,8 @@ def denoise(
     With over_subtraction = 0 the samples come back to float32 rounding. Samples shorter than a frame come back as they
     are. Raises SettingsError for a parameter out of range or a stretch that is not inside the samples.
     """
+    import torch
+
     n = samples.shape[-1]
     _check(over_subtraction >= 0, f"over_subtraction = {over_subtraction} must be at least 0")
     _check(0 <= floor <= 1, f"floor = {floor} must be from 0 to 1")
@@ -70,6 +74,8 @@ def denoise(
 
 def _quietest(power: Tensor, n_frames: int, window: Tensor) -> Tensor:
     """(K, bins, frames) -> (K, bins, 1): mean power of each row's quietest frames that are not digital silence."""
+    import torch
+
     energy = power.sum(dim=1)
     # Parseval, for the half spectrum: a frame's sum is half its length times its windowed energy
     digital_silence = energy < DIGITAL_SILENCE * len(window) / 2 * window.square().sum()

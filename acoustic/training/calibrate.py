@@ -95,7 +95,7 @@ def _votes(waveform: Waveform, config: TrainConfig, spec: SegmentSpec, network: 
         return Waveform(samples[start : start + round(length_s * rate)], rate)
 
     segments = take(read, waveform.duration_s, spec, config.mel)
-    return network(normalize(log_mel(segments.samples, config.mel), config.mel).numpy())
+    return network(normalize(log_mel(segments.samples, config.mel), config.mel))
 
 
 def fit_calibration(

@@ -228,7 +228,7 @@ class CropDataset:
         start = int(rng.integers(0, max(0, self.store.length(track) - n) + 1))
         noise = self._some_noise if self._noise and self.rows[track].kind == "music" else None
         samples = self.augmenter(self.store.read(track, start, n), self.n_crop, pace, rng, noise)
-        mel = log_mel(samples[None], self.config.mel)[0]
+        mel = torch.from_numpy(log_mel(samples[None], self.config.mel)[0])
         if self.config.consistent:
             targets = self.consistent_targets(track, samples)
         else:
@@ -262,13 +262,13 @@ class CropDataset:
         spec, augment = self.config.mel, self.config.augment
         mel = augment_mel.roll(mel, augment, rng)
         mel = augment_mel.color(mel, spec, augment, rng)
-        return augment_mel.mask(normalize(mel, spec), augment, rng)
+        return augment_mel.mask(torch.from_numpy(normalize(mel.numpy(), spec)), augment, rng)
 
     def clean(self, track: int, start_s: float) -> Tensor:
         """The normalised mel (n_mels, 224) of a crop without augmentation."""
         start = round(start_s * self.store.sample_rate)
         samples = self.store.read(track, start, self.n_crop)
-        return normalize(log_mel(samples[None], self.config.mel), self.config.mel)[0]
+        return torch.from_numpy(normalize(log_mel(samples[None], self.config.mel), self.config.mel)[0])
 
 
 def _scale(x: np.ndarray) -> Scale:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import decoding
 from ..errors import AudioError, ManifestError
@@ -110,7 +109,7 @@ def _mels(
         except AudioError:
             continue
         mels = decoding.mels_of(chosen, about, card.mel, settings).arrays["mels"]
-        heard[at] = normalize(torch.from_numpy(mels.copy()), card.mel).numpy()
+        heard[at] = normalize(mels, card.mel)
     return heard
 
 

@@ -353,14 +353,12 @@ def _columns(samples: np.ndarray, spec: MelSpec, per_column: int) -> np.ndarray:
     """dB mel (n_mels, columns) of a stretch, each column the loudest of `per_column` frames: peaks survive the
     shrinking.
     """
-    import torch
-
     from ..signal.mel import log_mel
 
     if len(samples) < spec.n_fft:
         samples = np.pad(samples, (0, spec.n_fft - len(samples)))
     unlimited = dataclasses.replace(spec, top_db=200.0)
-    mel = log_mel(torch.from_numpy(samples[None]), unlimited)[0].numpy()
+    mel = log_mel(samples[None], unlimited)[0]
     n = max(1, mel.shape[1] // per_column)
     mel = mel[:, : n * per_column] if mel.shape[1] >= per_column else np.repeat(mel[:, :1], per_column, axis=1)
     return mel.reshape(spec.n_mels, n, per_column).max(axis=2)

@@ -40,6 +40,7 @@ def direct(network: MelViT, batch: np.ndarray) -> np.ndarray:
 def test_auto_takes_the_first_that_is_there(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str
 ) -> None:
+    monkeypatch.setattr(backends, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert backends.choose_device("auto") == chosen
@@ -50,6 +51,34 @@ def test_auto_takes_the_first_that_is_there(
         else:
             with pytest.raises(BackendError, match=f"'{device}' was asked for"):
                 backends.choose_device(device)
+
+
+@pytest.mark.parametrize(
+    ("system", "build", "driver", "asked"),
+    [
+        ("linux", "2.13.0+cpu", True, False),
+        ("linux", "2.13.0", False, False),
+        ("linux", "2.13.0", True, True),
+        ("win32", "2.13.0+cu130", True, True),
+        ("linux", "2.13.0+rocm7.0", False, True),
+        ("darwin", "2.13.0", False, True),
+    ],
+)
+def test_torch_is_asked_for_a_gpu_only_where_there_may_be_one(
+    monkeypatch: pytest.MonkeyPatch, system: str, build: str, driver: bool, asked: bool
+) -> None:
+    def load(name: str) -> object:
+        if not driver:
+            raise OSError(f"{name}: cannot open shared object file")
+        return object()
+
+    monkeypatch.setattr(backends.sys, "platform", system)
+    monkeypatch.setattr(backends, "versions", lambda: {"torch": build})
+    monkeypatch.setattr(backends.ctypes, "CDLL", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert backends.choose_device("auto") == ("cuda" if asked else "cpu")
+    assert backends.choose_device("cuda") == "cuda", "whoever names it is told by torch itself"
 
 
 def test_unknown_device() -> None:

@@ -12,19 +12,21 @@ choice      measures what a machine has, and lets the fastest accurate one take 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.metadata
 import json
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from ...errors import BackendError
 from ...records import Votes
+from ...settings import available_cores
 from ..source import NetworkSource
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -71,12 +73,32 @@ def choose_device(requested: str) -> str:
     """
     if requested not in DEVICES:
         raise BackendError(f"no device is called {requested!r}", f"Devices: {', '.join(DEVICES)}.")
+    if requested == "cpu" or (requested == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch  # a second of a start, which a machine without a GPU can do without
+
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if requested == "auto":
         return next(device for device, is_there in there.items() if is_there)
     if not there[requested]:
         raise BackendError(f"device {requested!r} was asked for, but torch {torch.__version__} finds none here")
     return requested
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch has to be asked: it is made for CPUs alone, or there is no driver, and the answer is known."""
+    if sys.platform == "darwin":
+        return True
+    build = versions().get("torch", "")
+    if build.endswith("+cpu"):
+        return False
+    if "rocm" in build or "xpu" in build:
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def create(
@@ -93,28 +115,25 @@ def create(
     """The backend for a network on `device`.
 
     `backend` and `precision` "auto" leave the choice to a measurement, which goes on while the first one answers;
-    `use_fp16` False leaves only float32. `n_threads` sets torch's thread count for the process; it belongs to the
-    entry. `n_segments` is how many a song has, by which they are compared. In `folder` graphs and choices are kept.
+    `use_fp16` False leaves only float32. `n_threads` sets torch's thread count for the process, once torch is needed;
+    it belongs to the entry. `n_segments` is how many a song has, by which they are compared. In `folder` graphs and
+    choices are kept.
 
     Raises BackendError for what this machine does not have.
     """
     from .choice import MeasuredBackend
-    from .eager import EagerBackend
     from .rivals import compiled_precision, rivals_for
 
     device = choose_device(device)
     for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise BackendError(f"no {name} is called {value!r}", f"Known: {', '.join(known)}.")
-    if n_threads is not None:
-        if n_threads < 1:
-            raise BackendError(f"n_threads is {n_threads}, but must be at least 1")
-        torch.set_num_threads(n_threads)
-    n_threads = n_threads or torch.get_num_threads()
+    if n_threads is not None and n_threads < 1:
+        raise BackendError(f"n_threads is {n_threads}, but must be at least 1")
     if not use_fp16 and precision == "auto":
         precision = "float32"
     if backend == "compiled" and precision == "auto":
-        precision = compiled_precision(source) if device == "cpu" else "float16"
+        precision = compiled_precision(source, n_threads) if device == "cpu" else "float16"
     rivals = rivals_for(source, device, n_threads, folder)
     wanted = [r for r in rivals if backend in ("auto", r.backend) and precision in ("auto", r.precision)]
     if not wanted:
@@ -123,7 +142,7 @@ def create(
     if len(wanted) == 1:
         made: Backend = wanted[0].make()
         return made
-    asked = (device, backend, precision, n_threads, n_segments)
+    asked = (device, backend, precision, n_threads or available_cores(), n_segments)
     key = json.dumps(
         [machine(device), source.digest, repr(source.architecture), source.int8_digest(), asked, versions()]
     )
@@ -134,7 +153,7 @@ def create(
 
     return MeasuredBackend(
         wanted,
-        lambda: EagerBackend(source.network(), device),
+        rivals[0].make,
         source.architecture.n_mels,
         n_segments=n_segments,
         key=key if source.digest else "",
@@ -146,13 +165,15 @@ def create(
 
 def machine(device: str) -> str:
     """A name for what this machine computes with: two of one name may differ in their instructions."""
-    told = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    told = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         told += [line for line in lines if line.startswith(("model name", "flags"))][:2]
     except OSError:
         pass  # not Linux
     if device == "cuda":
+        import torch
+
         told.append(torch.cuda.get_device_name())
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...errors import BackendError
 from ...records import Votes
 from ..vit import Answers
-from .eager import EagerBackend, joined, run
+from .contract import joined
+from .eager import EagerBackend, run
 from .measuring import MIN_COSINE, best_ms, cosine, probe
 
 BATCH_SIZES = (1, 3, 8)  # one segment; a short track's; the engine's usual batch

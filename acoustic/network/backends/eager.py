@@ -6,7 +6,6 @@ int8 is torch's dynamic quantisation: weights of linear layers in int8, activati
 from __future__ import annotations
 
 import copy
-import platform
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,19 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import BackendError
-from ...records import N_FRAMES, Votes
+from ...records import Votes
 from ..vit import Answers, MelViT
+from .contract import checked, finite, joined, processor_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 """of the weights that are not quantised"""
 
 
 class EagerBackend:
-    """`network` on `device` in `precision`. A Backend. BackendError where torch cannot compute in it there."""
+    """`network` on `device` in `precision`. A Backend. BackendError where torch cannot compute in it there.
+
+    `n_threads` becomes torch's thread count for the whole process; None leaves it as it is.
+    """
 
     name = "eager"
 
-    def __init__(self, network: MelViT, device: str, precision: str = "float32") -> None:
+    def __init__(self, network: MelViT, device: str, precision: str = "float32", n_threads: int | None = None) -> None:
+        if n_threads is not None and n_threads != torch.get_num_threads():
+            torch.set_num_threads(n_threads)
         if precision == "int8" and device != "cpu":
             raise BackendError("int8 through torch's dynamic quantisation runs on a CPU only", "Use --device cpu.")
         self.device = device
@@ -88,13 +93,6 @@ class EagerBackend:
         """Nothing runs in the background."""
 
 
-def checked(mels: np.ndarray, n_mels: int) -> np.ndarray:
-    """`mels`, contiguous, if they have the shape that the network reads; BackendError otherwise."""
-    if mels.ndim != 3 or mels.shape[1:] != (n_mels, N_FRAMES):
-        raise BackendError(f"mels have shape {mels.shape}, but the network reads (any, {n_mels}, {N_FRAMES})")
-    return np.ascontiguousarray(mels, dtype=np.float32)
-
-
 def run(network: Callable[[Tensor], Answers], mels: Tensor, precision: str = "float32") -> Votes:
     """One call of the network, its answers on the host. BackendError if they are not finite or the device fails."""
     if len(mels) == 0:  # attention takes no empty batch
@@ -112,24 +110,10 @@ def run(network: Callable[[Tensor], Answers], mels: Tensor, precision: str = "fl
     return finite(Votes(logits, tags, embeddings), f"{precision} on {mels.device}", precision != "float32")
 
 
-def finite(votes: Votes, where: str, half: bool) -> Votes:
-    """`votes`, if all of their numbers are finite; BackendError otherwise."""
-    if not all(np.isfinite(answer).all() for answer in (votes.logits, votes.tag_logits, votes.embeddings)):
-        hint = "Use full precision (use_fp16=False, or `precision` float32)." if half else ""
-        raise BackendError(f"the network's answer in {where} holds NaN or infinity", hint)
-    return votes
-
-
-def joined(parts: list[Votes]) -> Votes:
-    """The votes of batches that were taken one after the other."""
-    names = ("logits", "tag_logits", "embeddings")
-    return Votes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
 def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _dynamic_int8(network: MelViT) -> MelViT:

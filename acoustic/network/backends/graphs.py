@@ -17,7 +17,8 @@ from torch import Tensor
 from ...errors import BackendError
 from ...records import N_FRAMES, Votes
 from ..vit import Answers
-from .eager import EagerBackend, checked, finite, joined
+from .contract import checked, finite, joined
+from .eager import EagerBackend
 
 BATCH_SIZES = (1, 4, 8, 16, 64)
 N_WARM = 3

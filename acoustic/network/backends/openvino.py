@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import BackendError
 from ...records import N_FRAMES, Votes
 from ..architecture import Architecture
-from .eager import checked, device_name, finite
+from .contract import checked, finite, processor_name
 
 GRAPH_VERSION = 1
 """raised when the network's code gives other numbers for the same weights, so that older graphs are not found"""
@@ -119,7 +119,7 @@ class OpenVinoBackend:
         return {
             "name": self.name,
             "device": self.device,
-            "device_name": device_name("cpu"),
+            "device_name": processor_name(),
             "precision": self.precision,
             "compute": self._compute,
             "chosen": "as it was asked for",

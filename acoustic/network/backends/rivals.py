@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import BackendError, ModelError
+from ...settings import available_cores
 from ..quantized import read, read_cost
 from ..source import NetworkSource
 from . import openvino
 from .choice import Rival
-from .compiled import CompiledBackend
-from .eager import EagerBackend
-from .graphs import GraphBackend
 from .measuring import MIN_COSINE, best_ms, cosine, probe
-from .tensorrt import TensorRtBackend
+
+if TYPE_CHECKING:  # imported when one is made: a kept graph needs no torch
+    from .compiled import CompiledBackend
+    from .eager import EagerBackend
+    from .graphs import GraphBackend
+    from .tensorrt import TensorRtBackend
 
 HALF_WORTH = 0.9
 """share of float32's time below which torch.compile is given half precision"""
@@ -22,25 +27,29 @@ BUILDING = "building an engine takes minutes: ask for it by name"
 COMPILING = "compiling takes most of a minute: ask for it by name"
 
 
-def rivals_for(source: NetworkSource, device: str, n_threads: int, folder: Path | None) -> list[Rival]:
-    """All that may be asked for on `device`, in the order in which they are measured."""
+def rivals_for(source: NetworkSource, device: str, n_threads: int | None, folder: Path | None) -> list[Rival]:
+    """All that may be asked for on `device`, in the order in which they are measured; the first is what the others are
+    compared with. `n_threads` None: torch's as they are, and all cores for OpenVINO."""
+    eager = partial(_eager, source, device, n_threads)
     if device == "cpu":
-        return _on_cpu(source, n_threads, folder)
-    eager = [Rival("eager", "float32", partial(_eager, source, device, "float32"))]
+        return _on_cpu(source, eager, n_threads or available_cores(), folder)
+    plain = [Rival("eager", "float32", partial(eager, "float32"))]
     if device != "cuda":
-        return eager
-    half = partial(_eager, source, device, "float16")
+        return plain
+    half = partial(eager, "float16")
     return [
-        *eager,
+        *plain,
         Rival("eager", "float16", half),
-        Rival("graphs", "float16", lambda: GraphBackend(half())),
-        Rival("graphs", "float32", lambda: GraphBackend(_eager(source, device, "float32")), measured=False),
-        Rival("tensorrt", "float16", lambda: TensorRtBackend(half()), note=BUILDING, measured=False),
-        Rival("compiled", "float16", lambda: CompiledBackend(half()), note=COMPILING, measured=False),
+        Rival("graphs", "float16", lambda: _graphs(half())),
+        Rival("graphs", "float32", lambda: _graphs(eager("float32")), measured=False),
+        Rival("tensorrt", "float16", lambda: _tensorrt(half()), note=BUILDING, measured=False),
+        Rival("compiled", "float16", lambda: _compiled(half()), note=COMPILING, measured=False),
     ]
 
 
-def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[Rival]:
+def _on_cpu(
+    source: NetworkSource, eager: Callable[[str], EagerBackend], n_threads: int, folder: Path | None
+) -> list[Rival]:
     kept = openvino.kept_name(folder, source.digest, source.architecture) if folder and source.digest else None
     shape = source.architecture
     halves = ["bfloat16"] if openvino.has_bfloat16() else []
@@ -49,14 +58,14 @@ def _on_cpu(source: NetworkSource, n_threads: int, folder: Path | None) -> list[
         return openvino.OpenVinoBackend(openvino.graphs_of(source.network, kept), shape, precision, n_threads)
 
     return [
-        Rival("eager", "float32", partial(_eager, source, "cpu", "float32")),
+        Rival("eager", "float32", partial(eager, "float32")),
         Rival("openvino", "float32", partial(graph, "float32")),
         *(Rival("openvino", half, partial(graph, half)) for half in halves),
         *_int8(source, n_threads),
-        Rival("eager", "bfloat16", partial(_eager, source, "cpu", "bfloat16")),
-        Rival("eager", "int8", partial(_eager, source, "cpu", "int8"), note="torch's dynamic quantisation"),
-        Rival("compiled", "float32", partial(_compiled, source, "float32"), note=COMPILING, measured=False),
-        Rival("compiled", "bfloat16", partial(_compiled, source, "bfloat16"), note=COMPILING, measured=False),
+        Rival("eager", "bfloat16", partial(eager, "bfloat16")),
+        Rival("eager", "int8", partial(eager, "int8"), note="torch's dynamic quantisation"),
+        Rival("compiled", "float32", lambda: _compiled(eager("float32")), note=COMPILING, measured=False),
+        Rival("compiled", "bfloat16", lambda: _compiled(eager("bfloat16")), note=COMPILING, measured=False),
     ]
 
 
@@ -82,18 +91,34 @@ def _int8(source: NetworkSource, n_threads: int) -> list[Rival]:
     return [Rival("openvino", "int8", make, cost.loss, cost.told())]
 
 
-def _eager(source: NetworkSource, device: str, precision: str) -> EagerBackend:
-    return EagerBackend(source.network(), device, precision)
+def _eager(source: NetworkSource, device: str, n_threads: int | None, precision: str) -> EagerBackend:
+    from .eager import EagerBackend
+
+    return EagerBackend(source.network(), device, precision, n_threads)
 
 
-def _compiled(source: NetworkSource, precision: str) -> CompiledBackend:
-    return CompiledBackend(_eager(source, "cpu", precision))
+def _compiled(eager: EagerBackend) -> CompiledBackend:
+    from .compiled import CompiledBackend
+
+    return CompiledBackend(eager)
 
 
-def compiled_precision(source: NetworkSource) -> str:
+def _graphs(eager: EagerBackend) -> GraphBackend:
+    from .graphs import GraphBackend
+
+    return GraphBackend(eager)
+
+
+def _tensorrt(eager: EagerBackend) -> TensorRtBackend:
+    from .tensorrt import TensorRtBackend
+
+    return TensorRtBackend(eager)
+
+
+def compiled_precision(source: NetworkSource, n_threads: int | None) -> str:
     """bfloat16 where eager torch clearly gains by it on this CPU and says the same, else float32: measured, because
     emulated bfloat16 is several times slower."""
-    full, half = (_eager(source, "cpu", precision) for precision in ("float32", "bfloat16"))
+    full, half = (_eager(source, "cpu", n_threads, precision) for precision in ("float32", "bfloat16"))
     mels = probe(source.architecture.n_mels, 1)
     try:
         same = cosine(full(mels).logits, half(mels).logits) >= MIN_COSINE

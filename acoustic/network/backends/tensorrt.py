@@ -14,7 +14,8 @@ import torch
 from ...errors import BackendError
 from ...records import N_FRAMES, Votes
 from ..vit import Answers, MelViT
-from .eager import EagerBackend, joined, run
+from .contract import joined
+from .eager import EagerBackend, run
 
 MAX_BATCH = 64
 
