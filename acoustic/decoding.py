@@ -93,18 +93,20 @@ class _ReadBeside:
     def _found(self) -> dict[float, Waveform]:
         if self._waveforms is None:
             assert self._reading is not None
-            waveforms = self._reading.result()
-            taken = self._other is not None and self._reader.take_over(self._other)
-            self._waveforms = waveforms if taken else {}
+            self._waveforms = self._reading.result()
+            if self._waveforms and self._other is not None:
+                self._reader.take_over(self._other)
         return self._waveforms
 
     def _read_all(self) -> dict[float, Waveform]:
         """In the other thread: place -> slice, empty where they cannot all be read."""
         try:
-            self._other = audio.open_audio(self._path, self._mel.sample_rate, self._settings)
-            return {place: self._other.read(place, self._length_s) for place in self._places}
+            self._other = audio.open_beside(self._path, self._reader, self._settings)
+            waveforms = {place: self._other.read(place, self._length_s) for place in self._places}
         except AudioError:
             return {}
+        whole = all(len(waveform.samples) == self._mel.n_samples for waveform in waveforms.values())
+        return waveforms if whole else {}
 
 
 def mels_of(chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: Settings) -> CacheEntry:

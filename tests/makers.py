@@ -132,10 +132,11 @@ WRITERS: dict[str, Callable[[Path, np.ndarray, int], Path]] = {
     "noxing.mp3": lambda path, samples, rate: write_av(
         path, samples, rate, "mp3", "libmp3lame", {"b": "128k"}, {"write_xing": "0"}
     ),
+    "vbr.mp3": _av("mp3", "libmp3lame", flags="+qscale", global_quality=str(4 * 118)),
 }
 ENCODERS = {
     "m4a": "aac", "alac.m4a": "alac", "wma": "wmav2", "webm": "libopus", "flac.mka": "flac", "aac": "aac", "ts": "aac",
-    "noxing.mp3": "libmp3lame",
+    "noxing.mp3": "libmp3lame", "vbr.mp3": "libmp3lame",
 }  # fmt: skip
 
 

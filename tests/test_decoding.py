@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from acoustic.errors import AudioError, NotAudioError, StorageError
 from acoustic.records import CacheEntry, MelSpec, SegmentSpec
 from acoustic.settings import Settings
 from acoustic.signal import audio
+from acoustic.signal.reader import DecodingError
 from acoustic.workstation.scanning import READ_TAGS, worker_context
 from tests.test_engine import assert_same, song
 
@@ -131,21 +134,32 @@ def test_two_readers_read_what_one_reads(tmp_path: Path, suffix: str, hot: bool)
     assert any(warning["code"] == "CLIPPED" for warning in about["warnings"]) == hot
 
 
-def test_what_cannot_be_read_beside_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["not opened", "gives up", "stops short"])
+def test_what_cannot_be_read_beside_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     path = long_song(tmp_path / "a.wav")
     alone, about = decoding.read(path, MEL, SPEC, Settings())
-    opened, real = [], audio.open_audio
+    opened, real = [], audio.open_beside
 
-    def only_once(*arguments: object) -> audio.AudioReader:
-        opened.append(arguments)
-        if len(opened) > 1:
+    def failing(path: object, reader: audio.AudioReader, settings: Settings) -> audio.AudioReader:
+        opened.append(path)
+        if how == "not opened":
             raise StorageError("gone meanwhile")
-        return real(*arguments)  # type: ignore[arg-type]
+        made = real(path, reader, settings)  # type: ignore[arg-type]
+        decoder: Any = made._decoder
+        whole = decoder.blocks
 
-    monkeypatch.setattr(audio, "open_audio", only_once)
+        def blocks(start: int, n: int) -> Iterator[np.ndarray]:
+            yield from whole(start, min(n, decoder.sample_rate))
+            if how == "gives up":
+                raise DecodingError("libsndfile: it broke")
+
+        decoder.blocks = blocks
+        return made
+
+    monkeypatch.setattr(audio, "open_beside", failing)
     with ThreadPoolExecutor(1) as beside:
         together, about_both = decoding.read(path, MEL, SPEC, Settings(), beside)
-    assert len(opened) == 2
+    assert len(opened) == 1
     np.testing.assert_array_equal(together.samples, alone.samples)
     assert about_both == about
 
@@ -153,14 +167,17 @@ def test_what_cannot_be_read_beside_is_read_here(tmp_path: Path, monkeypatch: py
 def test_another_file_under_the_same_name_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = long_song(tmp_path / "a.wav"), long_song(tmp_path / "b.wav", hot=True)
     alone, _ = decoding.read(path, MEL, SPEC, Settings())
-    opened, real = [], audio.open_audio
+    refused, real = [], audio.open_beside
 
     def exchanged(_: object, *arguments: object) -> audio.AudioReader:
-        opened.append(arguments)
-        return real(path if len(opened) == 1 else other, *arguments)  # type: ignore[arg-type]
+        try:
+            return real(other, *arguments)  # type: ignore[arg-type]
+        except StorageError as error:
+            refused.append(error)
+            raise
 
-    monkeypatch.setattr(audio, "open_audio", exchanged)
+    monkeypatch.setattr(audio, "open_beside", exchanged)
     with ThreadPoolExecutor(1) as beside:
         together, _ = decoding.read(path, MEL, SPEC, Settings(), beside)
-    assert len(opened) == 2
+    assert len(refused) == 1
     np.testing.assert_array_equal(together.samples, alone.samples)

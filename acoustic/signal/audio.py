@@ -3,11 +3,12 @@
 `sniff` says by the bytes what a file is and which decoders may try it (`soundfile_decoder`, `ffmpeg_decoder`); `reader`
 makes the track of what they give. Measured (180 s of stereo at 44.1 kHz, one core):
 
-- libsndfile reads WAV, RF64, W64, AIFF, AU and FLAC; a seek is exact. FFmpeg takes over where it fails or stops short.
-- FFmpeg (through PyAV) reads all the rest. It is told the one format to use, so it never probes, and it may open no
-  further file. Frames are placed by their time stamps, see there. MP3: as exact and as fast as libsndfile, whose
-  mpg123 writes its complaints to the process's stderr. Ogg: three times as fast for Opus, of which libsndfile 1.2.2
-  calls one valid file in twelve malformed; libsndfile is the second choice there.
+- libsndfile reads WAV, RF64, W64, AIFF, AU and FLAC; seeks are exact. So they are in MP3 that tells its length, with a
+  lead-in: FFmpeg's samples to 1e-6. FFmpeg takes over where libsndfile fails or stops short.
+- FFmpeg (through PyAV) reads all the rest, also MP3 without such a header, cut ones, and those of low rates, of which
+  libsndfile's mpg123 complains on the process's stderr. It is told the one format to use, so it never probes, and it
+  may open no further file. Frames are placed by their time stamps, see there. Ogg: three times as fast for Opus, of
+  which libsndfile 1.2.2 calls one valid file in twelve malformed; libsndfile is the second choice there.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ..errors import SettingsError, StorageError
+from ..errors import CorruptAudioError, SettingsError, StorageError
 from ..records import Waveform
 from ..settings import Settings
 from . import ffmpeg_decoder, soundfile_decoder
 from .ffmpeg_decoder import FfmpegDecoder, Source
 from .files import DEFAULTS, digest, file_identity, find_audio, open_regular, shown
-from .reader import AudioReader, Decoder, check_params
+from .reader import AudioReader, Decoder, DecodingError, check_params
 from .sniff import sniff
 from .soundfile_decoder import SoundfileDecoder
 
-__all__ = ["AudioReader", "decoders", "digest", "file_identity", "find_audio", "load", "open_audio"]
+__all__ = ["AudioReader", "decoders", "digest", "file_identity", "find_audio", "load", "open_audio", "open_beside"]
 
 Path = str | os.PathLike[str]
 
@@ -55,6 +56,18 @@ def open_audio(path: Path, sample_rate: int | None, settings: Settings = DEFAULT
         os.close(fd)
         raise
     return AudioReader(fd, n_bytes, sniffed, [create[name] for name in sniffed.decoders], sample_rate, settings)
+
+
+def open_beside(path: Path, reader: AudioReader, settings: Settings = DEFAULTS) -> AudioReader:
+    """Another reader of `path`, which `reader` has open and which `may_be_shared`: nothing is looked at twice. Raises
+    AudioError where it cannot be had."""
+    fd, _ = open_regular(path, settings)
+    try:
+        decoder = SoundfileDecoder(fd)
+    except DecodingError as error:
+        os.close(fd)
+        raise CorruptAudioError(str(error)) from error
+    return reader.beside(fd, decoder)
 
 
 def load(path: Path, sample_rate: int | None, settings: Settings = DEFAULTS) -> Waveform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,15 +77,32 @@ def find_frames(data: bytes, more: bool, window: int, tagged: bool) -> Frames | 
     return None
 
 
-def xing_tag(data: bytes, offset: int) -> bool:
-    """Whether the first frame counts the frames of the stream (a Xing, Info or VBRI header with that field set)."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the first frame of a layer III stream says of the whole of it (a Xing, Info or VBRI header); 0: nothing."""
+
+    n_frames: int
+    n_bytes: int
+
+
+def counts_of(data: bytes, offset: int) -> Counts | None:
+    """The counts in the frame at `offset`; None where it is an ordinary frame."""
     length, layer, _ = frame_length(data, offset)
     if not length or layer != 3:
-        return False
+        return None
     frame = data[offset : offset + length]
     mono, first = frame[3] >> 6 == 3, data[offset + 1] >> 3 & 3 == 3
-    side = (17 if mono else 32) if first else (9 if mono else 17)
+    side = 4 + ((17 if mono else 32) if first else (9 if mono else 17))
     for magic in (b"Xing", b"Info"):
-        if frame.startswith(magic, 4 + side):
-            return len(frame) > 12 + side and bool(frame[4 + side + 7] & 1)
-    return frame.startswith(b"VBRI", 36)
+        if frame.startswith(magic, side) and len(frame) >= side + 16:
+            flags, *fields = struct.unpack_from(">III", frame, side + 4)
+            return Counts(fields.pop(0) if flags & 1 else 0, fields.pop(0) if flags & 2 else 0)
+    if frame.startswith(b"VBRI", 36) and len(frame) >= 54:
+        n_bytes, n_frames = struct.unpack_from(">II", frame, 46)
+        return Counts(n_frames, n_bytes)
+    return None
+
+
+def is_mpeg_1(data: bytes, offset: int) -> bool:
+    """Whether the frame at `offset` is of MPEG-1, not of the low sample rates that came with MPEG-2."""
+    return data[offset + 1] >> 3 & 3 == 3

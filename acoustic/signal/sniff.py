@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import CorruptAudioError, EmptyAudioError, NotAudioError, UnsupportedAudioError
-from .mpeg import find_frames, xing_tag
+from .mpeg import Frames, counts_of, find_frames, is_mpeg_1
 
 Pread = Callable[[int, int], bytes]
 """(offset, n) -> up to n bytes of the file"""
@@ -20,6 +20,7 @@ Pread = Callable[[int, int], bytes]
 HEAD = 4_096
 WINDOW = 1 << 16  # bytes searched for the first MPEG frame, as far as FFmpeg searches
 MAX_CHUNKS = 256
+MAX_TRAILING_SHARE = 1 / 128  # bytes of tags after an MP3's last frame, as a share of the stream: mpg123 warns at 1 %
 UNKNOWN_SIZE = 0x7FFF0000  # streamed WAV: writers that could not go back leave 0x7FFFxxxx or 0xFFFFFFFF
 
 
@@ -43,8 +44,8 @@ class Sniffed:
     ended: bool = True
 
 
-# libsndfile first where both are exact and it is the faster. MP3 goes to FFmpeg alone: libsndfile's mpg123 prints on
-# the process's stderr. Ogg goes to FFmpeg first: libsndfile 1.2.2 calls one valid Opus file in twelve malformed.
+# libsndfile first where both are exact and it is the faster. Ogg goes to FFmpeg first: libsndfile 1.2.2 calls one valid
+# Opus file in twelve malformed. MP3: see `_is_plain_mp3`.
 BOTH: tuple[Literal["libsndfile", "ffmpeg"], ...] = ("libsndfile", "ffmpeg")
 
 _SIGNATURES: tuple[tuple[int, bytes, Sniffed], ...] = (
@@ -143,23 +144,35 @@ def _stream(head: bytes, window: bytes, size: int) -> Sniffed:
             return Sniffed("MPEG-TS", "mpegts", length="unknown")
     if head[:2] == b"\x0b\x77" and len(head) > 5:
         return Sniffed("AC-3", "eac3" if head[5] >> 3 > 10 else "ac3", length="unknown")
-    found = _mpeg(window, size - len(window) > 0, tagged=False)
+    found = _mpeg(window, size, tagged=False)
     if found is None:
         raise NotAudioError("the bytes show no signature of any audio format")
     return found
 
 
-def _mpeg(window: bytes, more: bool, tagged: bool) -> Sniffed | None:
-    """MP3 (MP1, MP2) or ADTS AAC, if frames follow one another in `window`."""
-    frames = find_frames(window, more, WINDOW, tagged)
+def _mpeg(window: bytes, size: int, tagged: bool) -> Sniffed | None:
+    """MP3 (MP1, MP2) or ADTS AAC, if frames follow one another in `window`, the start of a stream of `size` bytes."""
+    frames = find_frames(window, size > len(window), WINDOW, tagged)
     if frames is None:
         return None
     if frames.kind == "adts":
         return Sniffed("AAC", "aac", length="unknown")
-    counted = xing_tag(window, frames.offset)
-    return Sniffed(
-        "MP3" if frames.layer == 3 else f"MP{frames.layer}", "mp3", length="claimed" if counted else "unknown"
-    )
+    if frames.layer != 3:
+        return Sniffed(f"MP{frames.layer}", "mp3", length="unknown")
+    counts = counts_of(window, frames.offset)
+    if counts is None or not counts.n_frames:
+        return Sniffed("MP3", "mp3", length="unknown")
+    plain = is_mpeg_1(window, frames.offset) and _is_plain_mp3(frames, counts.n_bytes, size)
+    return Sniffed("MP3", "mp3", BOTH if plain else ("ffmpeg",))
+
+
+def _is_plain_mp3(frames: Frames, n_bytes: int, size: int) -> bool:
+    """Whether libsndfile may read an MP3 stream of MPEG-1: it begins at once, and is as long as its first frame says.
+
+    There libsndfile's mpg123 gives FFmpeg's samples, in half the time and beside other Python. Elsewhere it counts
+    frames by guessing, and tells the process's stderr of every byte that it does not like; so it does of low rates.
+    """
+    return frames.offset == 0 and 0 <= size - n_bytes <= MAX_TRAILING_SHARE * n_bytes
 
 
 def _tagged(pread: Pread, size: int) -> Sniffed:
@@ -175,7 +188,7 @@ def _tagged(pread: Pread, size: int) -> Sniffed:
     for magic, found in ((b"fLaC", Sniffed("FLAC", "flac")), (b"TTA1", Sniffed("TTA", "tta"))):
         if window.startswith(magic, padding):
             return found
-    found_stream = _mpeg(window[padding:], size - offset - len(window) > 0, tagged=True)
+    found_stream = _mpeg(window[padding:], size - offset - padding, tagged=True)
     if found_stream is None:
         raise CorruptAudioError(f"an ID3 tag, but no audio frames within {len(window):,} bytes after it")
     return found_stream

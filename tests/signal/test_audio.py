@@ -16,6 +16,7 @@ from acoustic.errors import AudioError, SettingsError, StorageError
 from acoustic.records import Waveform
 from acoustic.settings import Settings
 from acoustic.signal import audio
+from acoustic.signal.mpeg import frame_length
 from acoustic.signal.reader import DecodingError
 from tests import makers
 
@@ -83,7 +84,7 @@ def test_a_slice_is_that_slice_of_the_whole(songs: dict[str, Path], kind: str) -
 
 @hypothesis_settings(deadline=None, max_examples=40)
 @given(
-    kind=st.sampled_from(["wav", "flac", "mp3", "ogg"]),
+    kind=st.sampled_from(["wav", "flac", "mp3", "ogg", *(["vbr.mp3"] if makers.can_write("vbr.mp3") else [])]),
     start_s=st.floats(0, SECONDS + 1),
     length_s=st.floats(0, 5),
     rate=st.sampled_from([8_000, 16_000, 22_050, 44_100, 48_000, 44_101]),
@@ -100,7 +101,7 @@ def test_any_slice_has_the_right_length_and_content(
     np.testing.assert_allclose(got[:n], expected[:n], atol=5e-5)
 
 
-@pytest.mark.parametrize("kind", ["ogg", "opus", "mp3"])
+@pytest.mark.parametrize("kind", [k for k in ("ogg", "opus", "mp3", "vbr.mp3", "noxing.mp3") if makers.can_write(k)])
 def test_slices_all_along_the_track_stand_where_they_should(songs: dict[str, Path], kind: str) -> None:
     """FFmpeg's time stamps of single Vorbis blocks are wrong by part of a window; no slice may start there."""
     whole = load_once(songs[kind], RATE).samples
@@ -136,6 +137,72 @@ def test_info_says_what_the_header_says(songs: dict[str, Path]) -> None:
     assert info.n_bytes == songs["flac"].stat().st_size
     with audio.open_audio(songs["aac"], RATE) as reader:
         assert reader.info.duration_s is None
+
+
+# --- two decoders for MP3 ---
+
+
+def decoder_of(path: Path) -> str:
+    with audio.open_audio(path, RATE) as reader:
+        return reader.info.decoder
+
+
+def test_libsndfile_reads_only_mp3_that_tells_its_length(songs: dict[str, Path], tmp_path: Path) -> None:
+    whole = songs["mp3"].read_bytes()
+    first, _, _ = frame_length(whole, 0)
+    tag = b"ID3\x04\0\0\0\0\x07\x68" + bytes(1_000)
+    lyrics = b"LYRICSBEGIN" + bytes(600) + b"TAG" + bytes(125)
+    cases = {
+        "whole": (whole, "libsndfile"),
+        "behind a tag": (tag + whole, "libsndfile"),
+        "before tags": (whole + lyrics, "libsndfile"),
+        "without its first frame": (whole[first:], "ffmpeg"),
+        "cut": (whole[:-30_000], "ffmpeg"),
+        "cut by a byte": (whole[:-1], "ffmpeg"),
+        "longer than it says": (whole + whole, "ffmpeg"),
+        "before many tags": (whole + 10 * lyrics, "ffmpeg"),
+        "behind rubbish": (bytes(700) + whole, "ffmpeg"),
+    }
+    for name, (data, decoder) in cases.items():
+        path = tmp_path / f"{name}.mp3"
+        path.write_bytes(data)
+        assert decoder_of(path) == decoder, name
+    low = makers.write(tmp_path / "low.mp3", makers.music(5.0, 22_050), 22_050, "MP3", "MPEG_LAYER_III")
+    assert decoder_of(low) == "ffmpeg", "of low rates libsndfile's decoder complains on the process's stderr"
+
+
+@pytest.mark.parametrize("kind", [k for k in ("mp3", "vbr.mp3") if makers.can_write(k)])
+def test_both_decoders_give_the_same_mp3(
+    songs: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with audio.open_audio(songs[kind], RATE, SLICED) as reader:
+        assert reader.info.decoder == "libsndfile"
+        places = [(s, 1.3) for s in np.arange(0.0, SECONDS, 0.77)]
+        ours, length_s = [reader.read(*place).samples for place in places], reader.duration_s
+
+    def refused(fd: int) -> None:
+        raise DecodingError("refused")
+
+    monkeypatch.setattr(audio, "SoundfileDecoder", refused)
+    with audio.open_audio(songs[kind], RATE, SLICED) as reader:
+        assert reader.info.decoder == "ffmpeg"
+        assert reader.duration_s == length_s
+        for place, samples in zip(places, ours, strict=True):
+            np.testing.assert_allclose(samples, reader.read(*place).samples, atol=3e-6, err_msg=str(place))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tags_after_an_mp3_are_passed_over_silently(
+    songs: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tagged.mp3"
+    path.write_bytes(songs["mp3"].read_bytes() + b"APETAGEX" + bytes(range(256)) * 3 + b"TAG" + b"\xff\xfb" * 62)
+    with audio.open_audio(path, RATE, SLICED) as reader:
+        assert reader.info.decoder == "libsndfile"
+        assert reader.duration_s == pytest.approx(SECONDS, abs=1e-3)
+        assert len(reader.read(SECONDS - 2.0, 5.0).samples) == pytest.approx(2 * RATE, abs=2)
+    assert len(audio.load(path, RATE).samples) == pytest.approx(SECONDS * RATE, abs=2)
+    assert capfd.readouterr() == ("", "")
 
 
 # --- seeking instead of decoding ---
