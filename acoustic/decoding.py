@@ -109,15 +109,23 @@ class _ReadBeside:
         return waveforms if whole else {}
 
 
-def mels_of(chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: Settings) -> CacheEntry:
-    """The dB mels of the segments (K, n_mels, 224), enhanced as the settings say, with their `start_s` and `end_s`."""
+def mels_of(
+    chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: Settings, beside: Executor | None = None
+) -> CacheEntry:
+    """The dB mels of the segments (K, n_mels, 224), enhanced as the settings say, with their `start_s` and `end_s`; the
+    later half of them is made in `beside`, as in `read`."""
     samples = chosen.samples
     if settings.denoise:
         samples = enhance.denoise(samples, chosen.sample_rate)
     if settings.compress:
         samples = enhance.compress(samples, chosen.sample_rate)
     places = {"start_s": np.asarray(chosen.start_s), "end_s": np.asarray(chosen.end_s)}
-    return CacheEntry({"mels": log_mel(samples, mel), **places}, about)
+    half = (len(samples) + 1) // 2 if beside is not None else len(samples)
+    later = beside.submit(log_mel, samples[half:], mel) if beside is not None and half < len(samples) else None
+    mels = log_mel(samples[:half], mel)
+    if later is not None:
+        mels = np.concatenate([mels, later.result()])
+    return CacheEntry({"mels": mels, **places}, about)
 
 
 def describe(path: PathLike, sample_rate: int, settings: Settings) -> Descriptors:

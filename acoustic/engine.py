@@ -397,11 +397,12 @@ class OptimizedAudioClassifier:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places, from the cache or decoded."""
 
         def compute() -> CacheEntry:
-            with span("load_audio"), self._decoding() as beside:
-                chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
-            on_stage("mel_spectrogram")
-            with span("mel_spectrogram"):
-                return decoding.mels_of(chosen, about, self.card.mel, self.settings)
+            with self._decoding() as beside:
+                with span("load_audio"):
+                    chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
+                on_stage("mel_spectrogram")
+                with span("mel_spectrogram"):
+                    return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
 
         key = self._key("mels", digest)
         if self.cache is None or key is None:

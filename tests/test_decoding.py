@@ -128,6 +128,8 @@ def test_two_readers_read_what_one_reads(tmp_path: Path, suffix: str, hot: bool)
     alone, about = decoding.read(path, MEL, SPEC, Settings())
     with ThreadPoolExecutor(1) as beside:
         together, about_both = decoding.read(path, MEL, SPEC, Settings(), beside)
+        mels = [decoding.mels_of(alone, about, MEL, Settings(), helper).arrays["mels"] for helper in (None, beside)]
+    np.testing.assert_array_equal(*mels)
     np.testing.assert_array_equal(together.samples, alone.samples)
     assert (together.start_s, together.end_s) == (alone.start_s, alone.end_s)
     assert about_both == about

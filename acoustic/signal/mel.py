@@ -57,6 +57,30 @@ def _mel_of(hz: float, scale: str) -> float:
 
 
 @lru_cache(maxsize=8)
+def _combs(spec: MelSpec) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+    """The triangles as two combs, the even ones and the odd ones: triangles of a comb do not overlap, so all their
+    weights stand in one row (n_fft / 2 + 1,), beside where each begins and whether it has any bin at all."""
+    filters = _filters(spec)
+    bins = np.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate)
+    starts = np.searchsorted(bins, _edges_hz(spec)[:-2])
+    combs = []
+    for first in (0, 1):
+        teeth, at = filters[first::2], starts[first::2]
+        combs.append((teeth.sum(axis=0), np.minimum(at, len(bins) - 1), teeth.any(axis=1)))
+    return tuple(combs)
+
+
+def _banded(power: np.ndarray, spec: MelSpec) -> np.ndarray:
+    """(frames, n_fft / 2 + 1) -> (n_mels, frames): what `_filters(spec) @ power.T` gives, but without BLAS (see `levels`)
+    and in three quarters of the time."""
+    mel = np.empty((spec.n_mels, len(power)), np.float32)
+    for first, (weights, starts, filled) in enumerate(_combs(spec)):
+        if len(starts):
+            mel[first::2] = (np.add.reduceat(power * weights, starts, axis=1) * filled).T
+    return mel
+
+
+@lru_cache(maxsize=8)
 def _window(n_fft: int) -> np.ndarray:
     """A periodic Hann window, as STFTs take it."""
     return np.hanning(n_fft + 1)[:-1].astype(np.float32)
@@ -78,7 +102,7 @@ def mel_power(x: np.ndarray, spec: MelSpec) -> np.ndarray:
 
     Taken one by one, a stretch of BLOCK_FRAMES at a time: its spectra stay in the processor's cache.
     """
-    window, filters = _window(spec.n_fft), _filters(spec)
+    window = _window(spec.n_fft)
     out = np.empty((len(x), spec.n_mels, 1 + x.shape[-1] // spec.hop_length), np.float32)
     for one, mel in zip(x, out, strict=True):
         frames = np.lib.stride_tricks.sliding_window_view(np.pad(one, spec.n_fft // 2), spec.n_fft)[:: spec.hop_length]
@@ -86,7 +110,7 @@ def mel_power(x: np.ndarray, spec: MelSpec) -> np.ndarray:
             stft = scipy.fft.rfft(frames[at : at + BLOCK_FRAMES] * window, overwrite_x=True)
             squares = np.square(stft.view(np.float32))
             power = squares[:, ::2] + squares[:, 1::2]
-            mel[:, at : at + BLOCK_FRAMES] = filters @ power.T
+            mel[:, at : at + BLOCK_FRAMES] = _banded(power, spec)
     return out
 
 

@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..records import AudioInfo, AudioWarning, Waveform
 from ..settings import Settings
-from .levels import Levels, check_samples, covariance_of, mix_weights
+from .levels import Levels, check_samples, covariance_of, downmix, mix_weights
 from .segments import SILENCE_DBFS
 from .sniff import Sniffed
 
@@ -363,7 +363,7 @@ class AudioReader:
             weights = self._weights
             if weights is None:
                 weights = np.full(self._n_channels, 1 / self._n_channels, np.float32)
-            mono = block[:, 0] if len(weights) == 1 else block @ weights
+            mono = downmix(block, weights)
             self._levels.add(block, mono)
             yield mono
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import CorruptAudioError, EmptyAudioError, InternalError, SettingsError
 from ..records import MelSpec, Segments, SegmentSpec, Waveform
+from .levels import energy
 
 Read = Callable[[float, float], Waveform]
 """read(start_s, length_s): that slice at the mel's sample rate, shorter only where the track ends."""
@@ -77,7 +78,7 @@ def is_silent(samples: np.ndarray) -> bool:
     # `np.std(samples, dtype=np.float64)` says the same and takes twice as long. The mean is taken
     # off first, so that a quiet sound on a large offset does not drown in rounding.
     centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
-    return float(np.dot(centred, centred)) < len(samples) * 10 ** (SILENCE_DBFS / 10)
+    return energy(centred) < len(samples) * 10 ** (SILENCE_DBFS / 10)
 
 
 def _spread(n_track: int, n_segments: int, n: int) -> tuple[int, ...]:

@@ -95,6 +95,15 @@ def test_the_triangles_are_librosas(spec: MelSpec) -> None:
     np.testing.assert_allclose(band_centres_hz(spec), centres, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "spec", [*BANKS, MelSpec(n_mels=1)], ids=lambda s: f"{s.sample_rate}-{s.n_fft}-{s.n_mels}-{s.mel_scale}"
+)
+def test_bands_are_sums_over_the_triangles(spec: MelSpec) -> None:
+    power = np.random.default_rng(0).random((17, spec.n_fft // 2 + 1), np.float32)
+    expected = power.astype(np.float64) @ _filters(spec).T.astype(np.float64)
+    np.testing.assert_allclose(mel._banded(power, spec), expected.T, rtol=2e-6, atol=1e-12)
+
+
 def test_segments_together_are_segments_alone() -> None:
     """They are taken one by one, each a block of frames at a time."""
     x = np.stack([music_like(SMALL, seed) for seed in range(3)])
