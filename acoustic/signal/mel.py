@@ -63,16 +63,18 @@ def _combs(spec: MelSpec) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ..
     filters = _filters(spec)
     bins = np.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate)
     starts = np.searchsorted(bins, _edges_hz(spec)[:-2])
-    combs = []
+    combs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for first in (0, 1):
         teeth, at = filters[first::2], starts[first::2]
-        combs.append((teeth.sum(axis=0), np.minimum(at, len(bins) - 1), teeth.any(axis=1)))
+        combs.append((teeth.sum(axis=0), np.minimum(at, len(bins) - 1), np.asarray((teeth > 0).any(axis=1))))
     return tuple(combs)
 
 
 def _banded(power: np.ndarray, spec: MelSpec) -> np.ndarray:
-    """(frames, n_fft / 2 + 1) -> (n_mels, frames): what `_filters(spec) @ power.T` gives, but without BLAS (see `levels`)
-    and in three quarters of the time."""
+    """(frames, n_fft / 2 + 1) -> (n_mels, frames): what `_filters(spec) @ power.T` gives, without BLAS (see `levels`).
+
+    It takes three quarters of the time, too.
+    """
     mel = np.empty((spec.n_mels, len(power)), np.float32)
     for first, (weights, starts, filled) in enumerate(_combs(spec)):
         if len(starts):
