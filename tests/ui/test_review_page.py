@@ -417,10 +417,9 @@ def test_an_album_is_decided_and_undone_as_one(visit, site):
 
 
 def test_learning_is_offered_accepted_and_rolled_back(visit, site):
-    page = visit()
     for number, track in enumerate(site.ids[:24]):
         site.library.decisions.decide(track, made.GENRES[number % 4], who="ada", expected=None)
-    page.reload()
+    page = visit()
     page.wait_for_selector("[data-do=learn]:not([disabled])")
     page.locator("[data-do=learn]").click()
     page.wait_for_selector("[data-do=accept]")
