@@ -47,6 +47,16 @@ def new_context(browser: Any, viewport: dict[str, int] = DESKTOP, scheme: str = 
     return context
 
 
+BROKEN_OFF = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
+
+
+def reload(page: Any, complaints: list[str]) -> None:
+    """Load the page anew; what Gradio says of the requests that this breaks off is no complaint."""
+    before = len(complaints)
+    page.reload()
+    complaints[before:] = [said for said in complaints[before:] if not said.startswith(BROKEN_OFF)]
+
+
 def listen(page: Any, url: str, complaints: list[str]) -> None:
     """Note whatever `page`, which is served at `url`, asks of others or complains about."""
     note = complaints.append

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import review_site
-from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context, reload
 from workstation_double import clip
 
 from acoustic.kept import NOT_MUSIC, SongTags
@@ -78,6 +78,7 @@ def visit(browser, site):
         return page
 
     open_page.forgiven = ()  # what a test brings about itself
+    open_page.complaints = complaints
     yield open_page
     for context in contexts:
         context.close()
@@ -216,7 +217,7 @@ def test_after_a_reload_nothing_is_lost_and_undo_still_works(visit, site):
     page.keyboard.press("2")
     next_song(page, second)
     page.unroute("**/component_server/**")
-    page.reload()
+    reload(page, visit.complaints)
     page.wait_for_selector(".rv-song:not([hidden])")
     page.wait_for_function("document.querySelector('.rv-saved').dataset.waiting === '0'")
     assert set(said(site)) == {track_of(site, first), track_of(site, second)}
