@@ -27,6 +27,8 @@ def main() -> int:
     except AcousticError as error:
         sys.stderr.write(f"error: {error.message}\n{error.hint}\n")
         return 1
+    except KeyboardInterrupt:  # Ctrl-C while the first start still compiles: gradio catches only a later one
+        return 0
     return 0
 
 

@@ -22,7 +22,6 @@ from .profiler_what_if import WhatIfDesk
 if TYPE_CHECKING:
     from ..workstation import Workstation
 
-
 N_SONGS = 60
 """most songs that a page is told of at once"""
 N_SAMPLES = 180

@@ -28,7 +28,6 @@ from .cards import file_url
 if TYPE_CHECKING:
     from ..workstation import Workstation
 
-
 N_HELD = 16
 """songs that a page holds, so that the next is there at once"""
 N_HISTORY = 12
