@@ -91,7 +91,7 @@ function accepted(op, answer) {
   S.nSaved += 1;
   if (answer.batch) S.batches[op.step] = answer.batch;
   for (const id of answer.decided || []) { S.taken.add(id); drop(id); }
-  if (op.what === 'undo') takeBack(answer.items);
+  if (op.what === 'undo') takeBack(op, answer.items);
 }
 // The song is back in the queue before the notice says so: whoever reads it finds the song behind the next key.
 async function refused(op, error) {
@@ -109,13 +109,19 @@ async function bringBack(op, error) {
   S.items.splice(S.items.length ? 1 : 0, 0, item);  // never under the fingers of somebody who is at the next song
   show(S.items.length === 1);
 }
-// Songs whose decision was taken back come first again, as the library has them now.
-function takeBack(items) {
+// Songs whose decision was taken back are next again, as the library has them now. The song that `u` brought back stays
+// on show, and the others of its album follow; after a step from the list they come first.
+function takeBack(op, items) {
+  const waiting = new Set(S.outbox.flatMap(({ ask: { id, ids = [] } }) => [id, ...ids])), back = [];
   for (const item of items || []) {
+    if (waiting.has(item.id)) continue;  // it was decided anew meanwhile
     S.taken.delete(item.id);
-    const at = S.items.findIndex((one) => one.id === item.id);
-    if (at < 0) { S.items.unshift(item); show(true); } else S.items[at].expected = item.expected;
+    const held = S.items.find((one) => one.id === item.id);
+    if (held) held.expected = item.expected; else back.push(item);
   }
+  const first = !op.item || !S.items.length;
+  S.items.splice(first ? 0 : 1, 0, ...back);
+  if (back.length) show(first);
 }
 const drop = (id) => {
   const at = S.items.findIndex((one) => one.id === id);

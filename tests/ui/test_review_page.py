@@ -415,6 +415,8 @@ def test_an_album_is_decided_and_undone_as_one(visit, site):
     page.wait_for_function("(t) => document.querySelector('.rv-name').textContent === t", arg=title)
     page.wait_for_function("document.querySelector('.rv-saved').dataset.waiting === '0'")
     assert given_a_genre(site) == []
+    page.wait_for_function("document.querySelectorAll('.rv-history .rv-undone').length === 4")
+    assert name(page) == title  # the others of the album come behind it, not under the next key
 
 
 def test_learning_is_offered_accepted_and_rolled_back(visit, site):
