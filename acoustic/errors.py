@@ -24,6 +24,7 @@ and a `.hint` that says what to do next. Foreign errors are translated where the
     │   └── ConflictError          CONFLICT     somebody else decided first
     ├── TagError                   TAGS         a file's tags cannot be read or written
     ├── ManifestError              MANIFEST     a row of a training or evaluation manifest
+    ├── DivergedError              DIVERGED     a training run whose errors became infinite
     └── InternalError              INTERNAL     our own fault; the message carries the cause
 """
 
@@ -130,6 +131,11 @@ class SettingsError(AcousticError):
 class ManifestError(AcousticError):
     code = "MANIFEST"
     default_hint = "Correct the named row and run the command again."
+
+
+class DivergedError(AcousticError):
+    code = "DIVERGED"
+    default_hint = "Lower `learning_rate` or `clip_norm`, or use another precision, and run it again."
 
 
 class LibraryError(AcousticError):

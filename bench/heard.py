@@ -19,7 +19,7 @@ from acoustic.records import Analysis, Votes
 from acoustic.settings import Settings, prepare_process
 from acoustic.training.background import choose
 from acoustic.training.config import TrainConfig
-from acoustic.training.manifest import held_out, read_rows
+from acoustic.training.manifest import read_rows, split
 from acoustic.verdict.decision import calibrated
 
 Answer = Callable[[Sequence[Song]], np.ndarray]
@@ -60,7 +60,7 @@ def hear(data: Path, model: Path, config: TrainConfig) -> Bench:
     settings = Settings.load(backend="eager", precision="float32")
     prepare_process(settings)
     rows = read_rows(config, data)
-    kept = {row.file for row in rows if held_out(row, config.seed, config.held_out)}
+    kept = {row.file for row, held in zip(rows, split(rows, config), strict=True) if held}
     group_of = {row.file: row.group for row in rows}
     with OptimizedAudioClassifier(model, settings=settings) as classifier:
         card = classifier.card

@@ -38,7 +38,7 @@ from acoustic.settings import Settings, prepare_process
 from acoustic.signal import audio
 from acoustic.training.config import TrainConfig
 from acoustic.training.evaluate import read_manifest
-from acoustic.training.manifest import Row, held_out, read_rows
+from acoustic.training.manifest import Row, read_rows, split
 from acoustic.verdict.metrics import wilson_interval
 
 from .conditions import CLEAN, CONDITIONS, SNIPPET_S, Company, Condition
@@ -354,7 +354,8 @@ def main() -> None:
     prepare_process(Settings.load())
 
     config = TrainConfig.read(arguments.held_out)
-    rows = [r for r in read_rows(config, arguments.data) if held_out(r, config.seed, config.held_out)]
+    found = read_rows(config, arguments.data)
+    rows = [row for row, held in zip(found, split(found, config), strict=True) if held]
     noise, speech = ([arguments.data / r.file for r in rows if r.kind == kind] for kind in ("noise", "speech"))
     if not noise or not speech:
         raise SystemExit(f"{arguments.held_out} keeps no noise or no speech apart")

@@ -37,29 +37,34 @@ def train(
         raise SettingsError(f"--data {data}: no such folder")
     run = TrainConfig.read(config)
     work = work or Path("runs") / run.name
-    with processes.joined() as group, terminal.stages(quiet=not group.first) as progress:
+    with processes.joined(choose_device(settings.device)) as group, terminal.stages(quiet=not group.first) as progress:
         use_threads(max(1, settings.n_threads() // group.n))
         group.one_first(lambda: prepare(run, data, work, progress))
         prepared = prepare(run, data, work, progress)
         say = terminal.note if group.first else _unsaid
         say(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
-        student = fit(run, prepared, work, progress, say, device=choose_device(settings.device), processes=group)
+        student = fit(run, prepared, work, progress, say, device=group.device, processes=group)
         if group.first:
             folder = (output or model_folders(settings)[1]) / run.name
             refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
-            background.make(run, data, folder, settings)
             page, missing = write_report(run, answers, work)
+            without = []
+            try:  # the model is complete without what comes now
+                background.make(run, data, folder, settings)
+            except AcousticError as error:
+                without.append(f"no background for personal genres: {error.message}")
             try:
                 cost = int8.make_from_training(run, data, folder, settings, progress)[1]
-            except AcousticError as error:  # the model is complete without it
-                cost, no_int8 = None, error
+            except AcousticError as error:
+                cost = None
+                without.append(f"no int8 graph: {error.message}")
     if group.first:
         terminal.print_card(card)
-        if cost is None:
-            terminal.note(f"no int8 graph: {no_int8.message}")
-        else:
+        if cost is not None:
             terminal.print_int8(cost)
+        for lack in without:
+            terminal.note(lack)
         terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
 
 

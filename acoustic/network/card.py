@@ -103,8 +103,10 @@ def _problems(card: ModelCard) -> Iterator[str]:
     if not NAME.fullmatch(card.name):
         yield f"name {card.name!r} is not a plain name of letters, digits, '.', '_', '+' and '-'"
     yield from _label_problems(card)
-    yield from _architecture_problems(card.architecture)
-    yield from _input_problems(card)
+    yield from architecture_problems(card.architecture)
+    if card.mel.n_mels != card.architecture.n_mels:
+        yield f"mel.n_mels is {card.mel.n_mels}, but architecture.n_mels is {card.architecture.n_mels}"
+    yield from input_problems(card.mel, card.segments)
     yield from _calibration_problems(card.calibration, len(card.labels))
     try:
         datetime.datetime.fromisoformat(card.created)
@@ -124,7 +126,8 @@ def _label_problems(card: ModelCard) -> Iterator[str]:
             yield f"{key} holds an empty or unprintable name, or one name twice"
 
 
-def _architecture_problems(a: Architecture) -> Iterator[str]:
+def architecture_problems(a: Architecture) -> Iterator[str]:
+    """What about a shape cannot be."""
     if not 1 <= a.width <= MAX_WIDTH or not 1 <= a.depth <= MAX_DEPTH:
         yield f"architecture: width {a.width} or depth {a.depth} is out of range (1 to {MAX_WIDTH}, 1 to {MAX_DEPTH})"
     if a.n_heads < 1 or a.width % a.n_heads:
@@ -142,10 +145,8 @@ def _architecture_problems(a: Architecture) -> Iterator[str]:
         yield f"architecture: layer_norm_eps {a.layer_norm_eps} is out of range (above 0, below 1)"
 
 
-def _input_problems(card: ModelCard) -> Iterator[str]:
-    mel, segments = card.mel, card.segments
-    if mel.n_mels != card.architecture.n_mels:
-        yield f"mel.n_mels is {mel.n_mels}, but architecture.n_mels is {card.architecture.n_mels}"
+def input_problems(mel: MelSpec, segments: SegmentSpec) -> Iterator[str]:
+    """What about a network's input cannot be."""
     if not 1 <= mel.sample_rate <= MAX_SAMPLE_RATE_HZ:
         yield f"mel: sample_rate {mel.sample_rate} Hz is out of range (1 to {MAX_SAMPLE_RATE_HZ})"
     elif not 2 <= mel.n_fft <= MAX_N_FFT:

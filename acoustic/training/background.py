@@ -25,7 +25,7 @@ from ..library.background import Background
 from ..records import Analysis
 from ..settings import Settings, prepare_process
 from .config import TrainConfig
-from .manifest import Row, held_out, read_rows
+from .manifest import Row, read_rows, split
 
 N_PER_GENRE = 16
 
@@ -63,7 +63,8 @@ def _lot(row: Row) -> bytes:
 def make(config: TrainConfig, data: Path, model: Path, settings: Settings) -> tuple[Path, int]:
     """Write the background of the model in the folder `model`; returns its file and the number of songs in it.
     ManifestError if none of them could be analysed."""
-    rows = [r for r in read_rows(config, data) if not held_out(r, config.seed, config.held_out)]
+    found = read_rows(config, data)
+    rows = [row for row, kept in zip(found, split(found, config), strict=True) if not kept]
     exact = dataclasses.replace(settings, backend="eager", precision="float32")
     with OptimizedAudioClassifier(model, settings=exact, n_threads=settings.n_threads()) as classifier:
         chosen = choose(rows, classifier.card.labels)

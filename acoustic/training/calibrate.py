@@ -12,6 +12,7 @@ The music score is in `not_music`; how good it all is, in `held_out`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,7 @@ def fit_calibration(
 
 def cross_fitted(tracks: Sequence[TrackVotes], tag_labels: Sequence[str], config: TrainConfig) -> list[Answer]:
     """Every track with a calibration that was fitted without its group: the groups are dealt into FOLDS folds, each is
-    answered with what was fitted on the others."""
+    answered with what was fitted on the others. ManifestError where these have no label."""
     _labelled(tracks)
     fold_of = folds(tracks)
     answers: list[Answer] = []
@@ -153,13 +154,14 @@ def _fit(tracks: Sequence[TrackVotes], tag_labels: Sequence[str], config: TrainC
 
 def folds(tracks: Sequence[TrackVotes]) -> list[int]:
     """A fold of FOLDS for each track; tracks of one group share it, every kind of track is spread over all folds."""
-    fold_of: dict[str, int] = {}
-    counts: dict[object, int] = {}
-    for track in sorted(tracks, key=lambda t: t.group):
-        if track.group not in fold_of:
-            kind = (track.is_music, track.genre is not None, track.source if track.is_music else "")
-            fold_of[track.group] = counts.get(kind, 0) % FOLDS
-            counts[kind] = counts.get(kind, 0) + 1
+    labelled = {track.group for track in tracks if track.genre is not None}
+    kinds: dict[tuple[bool, bool, str], list[str]] = {}
+    for group, track in sorted({track.group: track for track in tracks}.items()):
+        kind = (track.is_music, group in labelled, track.source if track.is_music else "")
+        kinds.setdefault(kind, []).append(group)
+    # each kind begins where the one before it ended: the only groups of two kinds do not share a fold
+    in_turn = itertools.chain.from_iterable(kinds[kind] for kind in sorted(kinds))
+    fold_of = {group: i % FOLDS for i, group in enumerate(in_turn)}
     return [fold_of[t.group] for t in tracks]
 
 

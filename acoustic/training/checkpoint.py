@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -17,10 +17,14 @@ FILE = "checkpoint.safetensors"
 
 @dataclass
 class Progress:
-    """How far a run is: steps done, the precision that was chosen for it, and what early stopping remembers."""
+    """How far a run is: steps done, the precision that was chosen for it, the loss scaler's state (float16 alone), the
+    errors summed since step `since`, where the epoch began, and what early stopping remembers."""
 
     step: int = 0
     precision: str = ""
+    scaler: dict[str, float] = field(default_factory=dict)
+    since: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     worse_epochs: int = 0
     best_error: float = math.inf
@@ -43,7 +47,7 @@ def save(
     tensors |= {f"best.{k}": v for k, v in progress.best.items()}
     for name, state in _moments(network, optimizer).items():
         tensors |= {f"optimizer.{name}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-    numbers = {k: getattr(progress, k) for k in ("step", "precision", "stopped", "worse_epochs")}
+    numbers = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("best", "best_error")}
     if math.isfinite(progress.best_error):
         numbers["best_error"] = progress.best_error
     part = folder / (FILE + ".part")
@@ -77,6 +81,14 @@ def load(
     progress = Progress(**json.loads(described["progress"]))
     progress.best = {k: v.to(device) for k, v in _under("best.", tensors).items()}
     return progress
+
+
+def set_aside(folder: Path) -> str:
+    """Rename a checkpoint that is not gone on with, so that a changed setting costs nobody a finished run; its new
+    name, empty where there is none."""
+    if not (folder / FILE).exists():
+        return ""
+    return (folder / FILE).rename(folder / f"before-{FILE}").name
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

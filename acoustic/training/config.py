@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import SettingsError
-from ..network.card import NAME
+from ..network.card import NAME, architecture_problems, input_problems
 from ..network.vit import Architecture
 from ..records import MelSpec, SegmentSpec
 
@@ -27,7 +27,8 @@ class Source:
     """One part of the training data: a CSV manifest, or a folder of files that are all of one kind.
 
     `share` is its part of the samples drawn; `label_weight` is how far its genre column is trusted against the soft
-    labels of the teachers (1: alone, 0: not at all); `group` names the columns that must not cross the split.
+    labels of the teachers (1: alone, 0: not at all), or without teachers how much it counts; `group` names the columns
+    that must not cross the split.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Source:
     folder: str = ""
     kind: Literal["music", "speech", "noise"] = "music"
     share: float = 1.0
-    label_weight: float = 0.0
+    label_weight: float = 1.0
     group: tuple[str, ...] = ("file",)
     group_pattern: str = ""
     """regular expression; what its first bracket finds in a file's name is the group, in place of the columns"""
     balance: bool = False
-    """draw genres evenly rather than files evenly"""
+    """draw each genre by the root of its number of files, so that a file of a rare one comes more often"""
     licence: str = ""
     cite: str = ""
 
@@ -119,8 +120,9 @@ class TrainConfig:
     description: str
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
-    teachers: tuple[TeacherSpec, ...]
     architecture: Architecture
+    teachers: tuple[TeacherSpec, ...] = ()
+    """none: the files' own genres are all there is to learn from"""
     mel: MelSpec = field(default_factory=MelSpec)
     segments: SegmentSpec = field(default_factory=SegmentSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
@@ -194,8 +196,8 @@ class TrainConfig:
 def _problems(config: TrainConfig) -> Iterator[str]:
     if not NAME.fullmatch(config.name):
         yield f"name {config.name!r} is not a plain name of letters, digits, '.', '_', '+' and '-'"
-    if not config.labels or len(set(config.labels)) != len(config.labels):
-        yield "`labels` must be a list of different names"
+    if len(config.labels) < 2 or len(set(config.labels)) != len(config.labels):
+        yield "`labels` must be a list of different names, two at least"
     for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
@@ -216,10 +218,23 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     for source in config.sources:
         if source.group_pattern and not _has_bracket(source.group_pattern):
             yield f"source {source.name!r}: group_pattern is not a regular expression with one pair of brackets"
-    for kind, parts in (("source", config.sources), ("teacher", config.teachers)):
-        names = [part.name for part in parts]
-        if not names or len(set(names)) != len(names):
-            yield f"there must be a {kind}, and each with a name of its own"
+        if not 0 <= source.label_weight <= 1:
+            yield f"source {source.name!r}: label_weight = {source.label_weight} must be from 0 to 1"
+        if source.share < 0:
+            yield f"source {source.name!r}: share = {source.share} must not be below 0"
+    if not sum(source.share for source in config.sources) > 0:
+        yield "there must be a source whose share is above 0"
+    for teacher in config.teachers:
+        if not (teacher.window_s > 0 and teacher.hop_s > 0):
+            yield f"teacher {teacher.name!r}: window_s and hop_s must be above 0"
+    if config.tags and not config.teachers:
+        yield "`tags` are named, but there is no teacher to learn them from"
+    for kind, names in (("source", [s.name for s in config.sources]), ("teacher", [t.name for t in config.teachers])):
+        if len(set(names)) != len(names):
+            yield f"each {kind} needs a name of its own"
+    shape = dataclasses.replace(config.architecture, n_classes=len(config.labels), n_mels=config.mel.n_mels)
+    yield from architecture_problems(shape)
+    yield from input_problems(config.mel, config.segments)
 
 
 def _with_base(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import SettingsError
 from ..signal.mel import log_mel, normalize
 from . import augment_mel
 from .augment import Augmenter
@@ -69,8 +71,9 @@ class CropDataset:
     Targets: the embeddings of all teachers side by side; the wanted tags of the teacher that gives them; the logits of
     the other teachers as auxiliary targets. They are those of the clean windows that the crop overlaps or, where the
     configuration says `consistent`, what the teachers say of the augmented waveform itself (Beyer et al., "Knowledge
-    distillation: A good teacher is patient and consistent", 2022). `data` is the folder that the configuration's paths
-    are relative to.
+    distillation: A good teacher is patient and consistent", 2022). Without teachers a crop's only target is its file's
+    own genre. `data` is the folder that the configuration's paths are relative to. Raises SettingsError for a tag that
+    no teacher gives.
     """
 
     def __init__(
@@ -89,13 +92,12 @@ class CropDataset:
         self.space = space
         self.data = data
         self.sources = {source.name: source for source in config.sources}
-        tag_teacher = next((a for a in answers if a.spec.gives_tags), answers[0])
-        self._tag_answer = answers.index(tag_teacher)
-        self.tag_columns = np.asarray([tag_teacher.tags.index(tag) for tag in config.tags], dtype=np.int64)
+        self._tag_answer = next((i for i, a in enumerate(answers) if a.spec.gives_tags), 0)
+        self.tag_columns = _columns(config.tags, answers[self._tag_answer] if answers else None)
         self._soft_cache: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
         self.segment_s = config.mel.segment_s
         self.n_crop = config.mel.n_samples
-        others = [a for a in answers if a is not tag_teacher]
+        others = [a for i, a in enumerate(answers) if i != self._tag_answer]
         self.embedding_weight = _weights([(a.spec.weight, a.embedding.shape[1]) for a in answers])
         self.auxiliary_weight = _weights([(a.spec.weight, a.logits.shape[1]) for a in others])
 
@@ -133,6 +135,8 @@ class CropDataset:
 
     def _raw(self, said: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Embedding (D,), tag logits (T,), auxiliary logits (A,) of what all teachers said, not standardised."""
+        if not said:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
         auxiliary = [logits for i, (logits, _) in enumerate(said) if i != self._tag_answer]
         return (
             np.concatenate([embedding for _, embedding in said]),
@@ -146,14 +150,18 @@ class CropDataset:
 
     def _genre(self, track: int, said: Sequence[Answer]) -> tuple[np.ndarray, float]:
         """Soft label (C,), with the file's own label mixed in, and its weight: 0, and no opinion, for what is not
-        music."""
+        music, and without teachers for what has no label."""
         row, labels = self.rows[track], self.config.labels
-        if row.kind != "music":
-            return np.full(len(labels), 1 / len(labels)), 0.0
+        genre, trust = index_of(row, labels), self.sources[row.source].label_weight
+        even = np.full(len(labels), 1 / len(labels))
+        if row.kind != "music" or (not self.answers and genre is None):
+            return even, 0.0
+        if not self.answers:
+            return mix(even, genre, 1.0), trust
         if self.space is None:
             raise RuntimeError("soft labels are asked for before the teacher space was fitted")
         soft = self.space.probabilities(features_of(said)[None])[0]
-        return mix(soft, index_of(row, labels), self.sources[row.source].label_weight), 1.0
+        return mix(soft, genre, trust), 1.0
 
     def fit_scales(self, tracks: Sequence[int]) -> None:
         """Means and deviations of the targets over the middle crops of `tracks`."""
@@ -167,8 +175,9 @@ class CropDataset:
     # --- batches ---
 
     def prepare_draws(self, tracks: Sequence[int]) -> None:
-        """Fix who is drawn how often: sources by their share, within them files by length or genres evenly. Noise that
-        is mixed in comes from `tracks` too."""
+        """Fix who is drawn how often: sources by their share, within them files by the root of their length or, where
+        genres are balanced, each genre by the root of its number of files. Noise that is mixed in comes from `tracks`
+        too."""
         weight = np.zeros(len(self.rows))
         for source in self.config.sources:
             mine = [t for t in tracks if self.rows[t].source == source.name]
@@ -176,7 +185,8 @@ class CropDataset:
                 continue
             if source.balance:
                 genres = [self.rows[t].genre for t in mine]
-                w = np.asarray([1 / np.sqrt(genres.count(g)) for g in genres])
+                count = Counter(genres)
+                w = np.asarray([1 / np.sqrt(count[g]) for g in genres])
             else:
                 w = np.sqrt([max(1.0, self.store.length(t) / self.n_crop) for t in mine])
             weight[mine] = source.share * w / w.sum()
@@ -269,6 +279,15 @@ class CropDataset:
         start = round(start_s * self.store.sample_rate)
         samples = self.store.read(track, start, self.n_crop)
         return torch.from_numpy(normalize(log_mel(samples[None], self.config.mel), self.config.mel)[0])
+
+
+def _columns(tags: Sequence[str], teacher: TeacherAnswers | None) -> np.ndarray:
+    """Which of the teacher's logits the wanted tags are, (T,)."""
+    known = teacher.tags if teacher is not None else ()
+    for tag in tags:
+        if tag not in known:
+            raise SettingsError(f"tags: no teacher knows {tag!r}", "One of them must say so: `gives_tags`.")
+    return np.asarray([known.index(tag) for tag in tags], dtype=np.int64)
 
 
 def _scale(x: np.ndarray) -> Scale:

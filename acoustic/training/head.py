@@ -85,6 +85,7 @@ def _material(
         mels = torch.stack([dataset.clean(track, float(start)) for start in starts])
         features.append(student.network.pooled(mels))
         targets += [dataset.standard_targets(track, float(start))[-2] for start in starts]
-        counts = config.head_labelled if dataset.rows[track].source in trusted else 1.0
+        row = dataset.rows[track]
+        counts = config.head_labelled if row.genre and row.source in trusted else 1.0
         weights += [counts] * n
     return torch.cat(features), torch.from_numpy(np.stack(targets)).float(), torch.tensor(weights)

@@ -22,7 +22,7 @@ from ..network.registry import Registry, model_folders
 from ..settings import Settings
 from ..signal.mel import normalize
 from .config import TrainConfig
-from .manifest import Row, held_out, read_rows
+from .manifest import Row, read_rows, split
 
 N_CALIBRATION = 128
 """songs that show the ranges of activations: more change nothing that can be measured"""
@@ -36,7 +36,7 @@ def make_from_training(
 ) -> tuple[Path, Cost]:
     """The int8 graph of the trained model in the folder `model`, beside it; (its file, what it costs)."""
     rows = [row for row in read_rows(config, data) if row.kind == "music"]
-    held = {row.file for row in rows if held_out(row, config.seed, config.held_out)}
+    held = {row.file for row, kept in zip(rows, split(rows, config), strict=True) if kept}
     rng = np.random.default_rng(config.seed)
     learned = [row for row in rows if row.file not in held]
     known = [row for row in rows if row.file in held and row.genre]

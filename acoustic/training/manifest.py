@@ -6,13 +6,16 @@ import csv
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ManifestError
 from ..signal.audio import find_audio
 from ..signal.files import digest
 from .config import Source, TrainConfig
+
+MIN_HELD_OUT = 2
+"""labelled groups that calibration needs: each is judged by what was fitted on the others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +29,15 @@ class Row:
     genre: str
     group: str
     dataset: str = ""
-
-
-Located = tuple[str, Row]
-"""a row and where it stands, for messages"""
+    where: str = field(default="", compare=False)
+    """manifest and line, for messages"""
 
 
 def read_rows(config: TrainConfig, data: Path) -> list[Row]:
     """Every row of every source. ManifestError names the manifest and the line of a missing or empty file, an unknown
     genre or a missing column, both rows of a file given twice or of a group that is in two places and so could be on
     both sides of the split, a source without files, and a genre without files."""
-    found: list[Located] = []
+    found: list[Row] = []
     for source in config.sources:
         part = _from_folder(source, data) if source.folder else _from_csv(source, data, config.labels)
         if not part:
@@ -47,72 +48,76 @@ def read_rows(config: TrainConfig, data: Path) -> list[Row]:
     _check_files(found)
     _check_groups(found)
     _check_contents(found, data)
-    used = {row.genre for _, row in found}
+    used = {row.genre for row in found}
     for label in config.labels:
         if label not in used:
             raise ManifestError(f"no file has the genre {label!r}", "Label some files, or take it out of `labels`.")
-    return [row for _, row in found]
+    return found
 
 
-def _check_files(found: Sequence[Located]) -> None:
+def _check_files(found: Sequence[Row]) -> None:
     first: dict[str, str] = {}
-    for where, row in found:
+    for row in found:
         if row.file in first:
-            raise ManifestError(f"{where}: {row.file!r} is given already: {first[row.file]}", "Take one of them out.")
-        first[row.file] = where
+            raise ManifestError(
+                f"{row.where}: {row.file!r} is given already: {first[row.file]}", "Take one of them out."
+            )
+        first[row.file] = row.where
 
 
-def _check_groups(found: Sequence[Located]) -> None:
+def _check_groups(found: Sequence[Row]) -> None:
     """No group by the same name in two sources: each is split by itself, so they could come to lie on both sides."""
     first: dict[str, tuple[str, str]] = {}
-    for where, row in found:
+    for row in found:
         name = row.group.removeprefix(f"{row.source}:")
-        source, there = first.setdefault(name, (row.source, where))
+        source, there = first.setdefault(name, (row.source, row.where))
         if source != row.source:
             raise ManifestError(
-                f"{where}: the group {name!r} is in the source {source!r} too: {there}",
+                f"{row.where}: the group {name!r} is in the source {source!r} too: {there}",
                 "Put both into one source if they are the same, or give them different names.",
             )
 
 
-def _check_contents(found: Sequence[Located], data: Path) -> None:
+def _check_contents(found: Sequence[Row], data: Path) -> None:
     """No recording in two groups under two names. Only files of one size are read."""
-    sizes: dict[int, list[Located]] = {}
-    for where, row in found:
-        sizes.setdefault((data / row.file).stat().st_size, []).append((where, row))
+    sizes: dict[int, list[Row]] = {}
+    for row in found:
+        sizes.setdefault((data / row.file).stat().st_size, []).append(row)
     if 0 in sizes:
-        where, row = sizes[0][0]
-        raise ManifestError(f"{where}: {row.file!r} is empty")
+        row = sizes[0][0]
+        raise ManifestError(f"{row.where}: {row.file!r} is empty")
     for alike in (some for some in sizes.values() if len(some) > 1):
-        first: dict[str, Located] = {}
-        for where, row in alike:
-            there, other = first.setdefault(digest(data / row.file), (where, row))
+        first: dict[str, Row] = {}
+        for row in alike:
+            other = first.setdefault(digest(data / row.file), row)
             if other.group != row.group:
                 raise ManifestError(
-                    f"{where}: {row.file!r} in the group {row.group!r} is the same recording as {other.file!r} in"
-                    f" {other.group!r}: {there}",
+                    f"{row.where}: {row.file!r} in the group {row.group!r} is the same recording as {other.file!r} in"
+                    f" {other.group!r}: {other.where}",
                     "Take one of them out, or put both into one group.",
                 )
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, cells) of every row of a CSV file with a header. ManifestError names the file that cannot be read."""
+    """(line, cells) of every row of a CSV file with a header, by the line it ends on. ManifestError names the file that
+    cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin a file with a mark
-            return list(enumerate(csv.DictReader(stream), 2))
+            reader = csv.DictReader(stream)  # it passes over blank lines, and a cell may hold several
+            return [(reader.line_num, cells) for cells in reader]
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}", "Check the name of the manifest and its folder.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: not a CSV file: {error}") from None
 
 
-def _from_folder(source: Source, data: Path) -> list[Located]:
+def _from_folder(source: Source, data: Path) -> list[Row]:
     files = [path.relative_to(data).as_posix() for path in find_audio(data / source.folder)]
     where = f"folder {source.folder}"
-    return [(where, Row(file, source.name, source.kind, "", _group(source, file, file, where))) for file in files]
+    return [Row(file, source.name, source.kind, "", _group(source, file, file, where), where=where) for file in files]
 
 
-def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Located]:
+def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Row]:
     path = data / source.manifest
     rows = []
     for line, cells in read_table(path):
@@ -126,7 +131,7 @@ def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Located
         if not (data / cells["file"]).is_file():
             raise ManifestError(f"{where}: no file {cells['file']!r}")
         group = _group(source, cells["file"], "/".join(cells[column] for column in source.group), where)
-        rows.append((where, Row(cells["file"], source.name, source.kind, genre, group, cells.get("dataset") or "")))
+        rows.append(Row(cells["file"], source.name, source.kind, genre, group, cells.get("dataset") or "", where))
     return rows
 
 
@@ -143,8 +148,34 @@ def _group(source: Source, file: str, otherwise: str, where: str) -> str:
     return f"{source.name}:{found[1]}"
 
 
-def held_out(row: Row, seed: int, share: float) -> bool:
-    """Whether the row's group is kept from training. Decided by a hash of the group alone, so rows that are added later
-    move nobody."""
-    digest = hashlib.blake2b(f"{seed}:{row.group}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < share
+def split(rows: Sequence[Row], config: TrainConfig) -> list[bool]:
+    """Whether each row is held out, (n,): a group is on one side as a whole.
+
+    A hash of the group alone decides, so rows that are added later move nobody. Only where chance leaves a side of a
+    small manifest without what it needs are groups moved, in the order of their hashes: the last groups of a genre
+    whose label is trusted go back to be trained on, and of genres that have groups to spare some are held out, until
+    MIN_HELD_OUT labelled ones are.
+    """
+    place = {row.group: _place(row.group, config.seed) for row in rows}
+    held = {group for group in place if place[group] < config.held_out}
+    trusted = {source.name for source in config.sources if source.label_weight > 0}
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        if row.genre and row.source in trusted:
+            groups.setdefault(row.genre, set()).add(row.group)
+    for having in groups.values():
+        if having <= held:
+            held.remove(max(having, key=place.__getitem__))
+    labelled = {group for having in groups.values() for group in having}
+    for group in sorted(labelled - held, key=place.__getitem__):
+        if len(held & labelled) >= MIN_HELD_OUT:
+            break
+        if all(having - held - {group} for having in groups.values() if group in having):
+            held.add(group)
+    return [row.group in held for row in rows]
+
+
+def _place(group: str, seed: int) -> float:
+    """Where in [0, 1) the group lies: below `held_out` it is held out."""
+    digest = hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

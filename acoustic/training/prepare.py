@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ManifestError
+from ..signal.audio import find_audio
+from ..signal.files import digest
 from .config import TrainConfig
 from .dataset import CropDataset
 from .labels import TeacherSpace, fit_teacher_space, index_of
-from .manifest import Row, held_out, read_rows
-from .targets import ask_teacher, build_waveforms
+from .manifest import MIN_HELD_OUT, Row, read_rows, split
+from .targets import ask_teacher, build_waveforms, stamp
 
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs before its first step. `train` and `held` are track numbers; no group is in both."""
+    """All that a run needs before its first step. `train` and `held` are track numbers; no group is in both. `stamp`
+    names all that they were made of: rows, waveforms, teachers, rooms."""
 
     rows: list[Row]
     dataset: CropDataset
     train: list[int]
     held: list[int]
+    stamp: str
 
     def held_music(self, at_most: int) -> list[int]:
         """Held-out tracks of music, in an order that never changes, at most so many."""
@@ -34,28 +39,45 @@ class Prepared:
 
 
 def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prepared:
-    """Read and check the manifests, decode, ask the teachers (all kept in `work`), fit the soft labels."""
+    """Read and check the manifests, decode, ask the teachers (all kept in `work`), fit the soft labels. Raises
+    ManifestError, before the long work where that can be told."""
     rows = read_rows(config, data)
+    held_out = split(rows, config)
+    train = [t for t, kept in enumerate(held_out) if not kept]
+    held = [t for t, kept in enumerate(held_out) if kept]
+    _check_parts(config, rows, train, held)
     store = build_waveforms(rows, data, work / "targets", config.mel.sample_rate, report)
     answers = [ask_teacher(spec, store, data, work / "targets", report) for spec in config.teachers]
-    held = [t for t, row in enumerate(rows) if held_out(row, config.seed, config.held_out)]
-    kept = set(held)
-    train = [t for t in range(len(rows)) if t not in kept]
-    _check_parts(rows, train, held)
     dataset = CropDataset(config, rows, store, answers, data=data)
-    dataset.space = _fit_space(config, dataset, train)
+    if answers:
+        dataset.space = _fit_space(config, dataset, train)
     dataset.fit_scales([t for t in train if rows[t].kind == "music"])
     dataset.prepare_draws(train)
-    return Prepared(rows, dataset, train, held)
+    parts = [[dataclasses.astuple(row)[:-1] for row in rows], store.stamp, [answer.stamp for answer in answers]]
+    return Prepared(rows, dataset, train, held, stamp(*parts, _rooms(config, data)))
 
 
-def _check_parts(rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:
+def _check_parts(config: TrainConfig, rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:
     """Refuse before the long work what could not be finished after it."""
-    for name, part in (("training", train), ("held-out", held)):
-        if not any(rows[t].genre for t in part):
+    trusted = {source.name for source in config.sources if source.label_weight > 0}
+    learned = {rows[t].genre for t in train if rows[t].source in trusted}
+    for label in config.labels:
+        if label not in learned:
             raise ManifestError(
-                f"the {name} part has no labelled file", "Label more files, or change `held_out` or `seed`."
+                f"no file of the genre {label!r} is left to train on",
+                "Label more files of it, in a source whose `label_weight` is above 0.",
             )
+    labelled = {rows[t].group for t in held if rows[t].genre}
+    if len(labelled) < MIN_HELD_OUT:
+        raise ManifestError(
+            f"{len(labelled)} labelled groups can be held out, and calibration needs {MIN_HELD_OUT}",
+            "Label files of more groups (artists, albums): one of each genre stays to be trained on.",
+        )
+
+
+def _rooms(config: TrainConfig, data: Path) -> list[str]:
+    """What the impulse responses are."""
+    return [digest(path) for path in find_audio(data / config.rooms)] if config.rooms else []
 
 
 def _fit_space(config: TrainConfig, dataset: CropDataset, train: Sequence[int]) -> TeacherSpace:

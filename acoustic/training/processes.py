@@ -4,7 +4,7 @@
 
 Gloo on CPUs, NCCL on GPUs. The parts of a batch are the same however many processes there are, every loss is a sum over
 the whole batch divided by its whole size, and batch norm shares its statistics: so several processes walk the same loss
-curve as one, up to the order of additions.
+curve as one, up to the order of additions (where `accumulate` is 1: batch norm sees its parts one by one).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ LONGEST_WAIT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Where this process stands among `n`; number 0 writes files and speaks."""
+    """Where this process stands among `n`, and its device; number 0 writes files and speaks."""
 
     rank: int = 0
     n: int = 1
+    device: str = "cpu"
 
     @property
     def first(self) -> bool:
@@ -52,6 +53,10 @@ class Processes:
             dist.all_reduce(value)
         return value
 
+    def of_first(self, number: int) -> int:
+        """The number that the first process has, given to each."""
+        return int(self.total(torch.tensor(number if self.first else 0, device=self.device)))
+
     def one_first(self, work: Callable[[], object]) -> None:
         """`work`, whose results are kept in files, done by the first process while the others wait to find them."""
         if self.n > 1:
@@ -65,15 +70,19 @@ class Processes:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """Join the others where `torchrun` started this process; else be the only one."""
+def joined(device: str = "cpu") -> Iterator[Processes]:
+    """Join the others where `torchrun` started this process; else be the only one. On CUDA each process of a machine
+    takes a card of its own."""
     if not dist.is_torchelastic_launched():
-        yield Processes()
+        yield Processes(device=device)
         return
-    kind = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(kind, timeout=LONGEST_WAIT)
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        device = f"cuda:{dist.get_node_local_rank()}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
 
@@ -103,10 +112,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(module: nn.Module) -> None:
-    """Put SharedBatchNorm2d in the place of every batch norm of `module`; names and values of weights stay."""
-    for child in module.modules():
-        for name, norm in child.named_children():
-            if type(norm) is nn.BatchNorm2d:
-                shared = SharedBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
-                shared.load_state_dict(norm.state_dict())
-                setattr(child, name, shared)
+    """Make every batch norm of `module` a SharedBatchNorm2d, with the very parameters that an optimiser may hold."""
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = SharedBatchNorm2d

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import SettingsError
 from ..network.card import ModelCard
-from ..network.registry import Registry
+from ..network.registry import Registry, model_folders
 from ..network.vit import Answers, MelViT
-from ..settings import PROJECT_ROOT
+from ..settings import Settings
 from .config import TrainConfig
 from .dataset import Scale
 from .prepare import Prepared
@@ -41,7 +41,7 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     architecture = replace(config.architecture, n_embedding=widths[0], n_tags=widths[1])
     student = Student(MelViT(architecture), widths[2])
     if config.start_from:
-        network, card = Registry((PROJECT_ROOT / "models",)).load(config.start_from)
+        network, card = Registry(model_folders(Settings.load())).load(config.start_from)
         factor = factor_of(card.architecture, config.architecture)
         _check_fits(card, config, wider=factor is not None)
         if factor is not None:
@@ -52,9 +52,14 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     return student
 
 
+def start_digest(config: TrainConfig) -> str:
+    """Names the weights that a run starts from; empty for a run from nothing."""
+    return Registry(model_folders(Settings.load())).card(config.start_from).weights_digest if config.start_from else ""
+
+
 def _check_fits(card: ModelCard, config: TrainConfig, wider: bool) -> None:
     mine, theirs = config.architecture, card.architecture
-    for name in ("width", "depth", "n_heads", "mlp_ratio", "stem", "pooling", "n_mels"):
+    for name in ("width", "depth", "n_heads", "mlp_ratio", "stem", "pooling", "n_mels", "layer_norm_eps"):
         if getattr(mine, name) != getattr(theirs, name) and not wider:
             raise SettingsError(
                 f"start_from: {card.name} has {name} = {getattr(theirs, name)}, not {getattr(mine, name)}",

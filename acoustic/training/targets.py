@@ -35,7 +35,7 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class TeacherAnswers:
     """One teacher's answers: logits (W, T) and embeddings (W, D) of W windows that start at `start_s` (W,). The
-    windows of track i are `first[i]` to `first[i + 1]`."""
+    windows of track i are `first[i]` to `first[i + 1]`. `stamp` names what they depend on."""
 
     spec: TeacherSpec
     tags: tuple[str, ...]
@@ -43,6 +43,7 @@ class TeacherAnswers:
     embedding: np.ndarray
     start_s: np.ndarray
     first: np.ndarray
+    stamp: str = ""
 
     def weights(self, track: int, start_s: float, length_s: float) -> tuple[slice, np.ndarray]:
         """The windows of `track` and what each counts for the crop, shape (n,), sum 1."""
@@ -89,27 +90,27 @@ class WaveformStore:
 
 
 def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: int, report: Report) -> WaveformStore:
-    """Decode every row once. ManifestError names the file that cannot be decoded."""
+    """Decode every row once. ManifestError names the row whose file cannot be decoded."""
     files = [row.file for row in rows]
-    stamp = _stamp(sample_rate, [(file, _content(data, file)) for file in files])
+    made_of = stamp(sample_rate, [(row.file, _content(data, row)) for row in rows])
     if (folder / "index.json").exists():
         store = WaveformStore(folder)
-        if store.stamp == stamp:
+        if store.stamp == made_of:
             return store
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(min_duration_s=0.1)
     offsets = [0]
     with open(folder / "waveforms.part", "wb") as out:
-        for i, file in enumerate(files):
-            report("decode", i, len(files))
+        for i, row in enumerate(rows):
+            report("decode", i, len(rows))
             try:
-                samples = audio.load(data / file, sample_rate, settings).samples
+                samples = audio.load(data / row.file, sample_rate, settings).samples
             except AudioError as error:
-                raise ManifestError(f"{file}: {error.message}", error.hint) from error
+                raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
             np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tofile(out)
             offsets.append(offsets[-1] + len(samples))
     (folder / "waveforms.part").replace(folder / "waveforms.i16")
-    index = {"stamp": stamp, "sample_rate": sample_rate, "files": files, "offsets": offsets}
+    index = {"stamp": made_of, "sample_rate": sample_rate, "files": files, "offsets": offsets}
     _write_aside(folder / "index.json", json.dumps(index))
     return WaveformStore(folder)
 
@@ -117,14 +118,14 @@ def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: 
 def ask_teacher(spec: TeacherSpec, store: WaveformStore, data: Path, folder: Path, report: Report) -> TeacherAnswers:
     """The teacher's answers on every track, computed once and kept in `folder` for these waveforms and this teacher."""
     kept = folder / f"{spec.name}.npz"
-    stamp = teacher_stamp(spec, store, data)
-    if not kept.exists() or _kept_stamp(kept) != stamp:
-        _compute(spec, store, data, kept, stamp, report)
+    made_of = teacher_stamp(spec, store, data)
+    if not kept.exists() or _kept_stamp(kept) != made_of:
+        _compute(spec, store, data, kept, made_of, report)
     with np.load(kept, allow_pickle=False) as arrays:
         track, start_s = arrays["track"], arrays["start_s"]
         first = np.searchsorted(track, np.arange(len(store) + 1))
         tags = tuple(str(tag) for tag in arrays["tags"])
-        return TeacherAnswers(spec, tags, arrays["logits"], arrays["embedding"], start_s, first)
+        return TeacherAnswers(spec, tags, arrays["logits"], arrays["embedding"], start_s, first, made_of)
 
 
 def teacher_stamp(spec: TeacherSpec, store: WaveformStore, data: Path) -> str:
@@ -133,7 +134,7 @@ def teacher_stamp(spec: TeacherSpec, store: WaveformStore, data: Path) -> str:
     source = file.read_bytes().hex() if file.is_file() else ""
     if file.is_dir():
         source = "".join(digest(part) for part in sorted(file.iterdir()) if part.suffix in (".json", ".safetensors"))
-    return _stamp(store.stamp, source, spec.arguments, spec.window_s, spec.hop_s)
+    return stamp(store.stamp, source, spec.arguments, spec.window_s, spec.hop_s)
 
 
 def _kept_stamp(kept: Path) -> str:
@@ -141,7 +142,7 @@ def _kept_stamp(kept: Path) -> str:
         return str(arrays["stamp"]) if "stamp" in arrays else ""
 
 
-def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, stamp: str, report: Report) -> None:
+def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, made_of: str, report: Report) -> None:
     plugged = load_teacher(data / spec.file, spec.arguments)
     rate = plugged.sample_rate
     n_window = round(spec.window_s * rate)
@@ -174,20 +175,21 @@ def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, st
         track=np.asarray(tracks, dtype=np.int64),
         start_s=np.asarray(starts, dtype=np.float64),
         tags=np.asarray(plugged.tags),
-        stamp=np.asarray(stamp),
+        stamp=np.asarray(made_of),
     )
     part.replace(kept)
 
 
-def _content(data: Path, file: str) -> str:
+def _content(data: Path, row: Row) -> str:
     """The file's digest: times of change do not count, so that a copied data folder is known again."""
     try:
-        return digest(data / file)
+        return digest(data / row.file)
     except AudioError as error:
-        raise ManifestError(f"{file}: {error.message}", error.hint) from error
+        raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
 
 
-def _stamp(*parts: object) -> str:
+def stamp(*parts: object) -> str:
+    """A digest of what can be written as JSON."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

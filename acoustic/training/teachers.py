@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,10 +66,10 @@ def load_teacher(file: Path, arguments: tuple[str, ...] = ()) -> Plugged:
     return Plugged(teacher, int(module.SAMPLE_RATE), names, getattr(module, "N_FRAMES", None))
 
 
-def accelerate(plugged: Plugged, example: torch.Tensor) -> Callable[[np.ndarray], Answer]:
+def accelerate(plugged: Plugged, example: torch.Tensor, *, exact: bool = False) -> Callable[[np.ndarray], Answer]:
     """The teacher as a function on numpy batches of `example`'s shape: through OpenVINO if that agrees, else as it is;
     in bfloat16 where the processor computes in it, that is faster, and the answers are the same but for their last
-    digits.
+    digits. `exact`: never in bfloat16, whose speed is measured and so not chosen the same way twice.
 
     A teacher with separate `mel` and `network` keeps its mel in torch and has only the network converted: code that
     cuts windows does not trace.
@@ -77,10 +77,12 @@ def accelerate(plugged: Plugged, example: torch.Tensor) -> Callable[[np.ndarray]
     teacher = plugged.teacher
     split = plugged.n_frames is not None and hasattr(teacher, "mel") and hasattr(teacher, "network")
 
+    @torch.no_grad()
     def eager(waveform: np.ndarray) -> Answer:
         logits, embedding = teacher(torch.from_numpy(waveform))
         return logits.numpy(), embedding.numpy()
 
+    @torch.no_grad()
     def inputs(waveform: np.ndarray) -> np.ndarray:
         if not split:
             return waveform
@@ -88,7 +90,8 @@ def accelerate(plugged: Plugged, example: torch.Tensor) -> Callable[[np.ndarray]
 
     heard = inputs(example.numpy())
     expected = eager(example.numpy())
-    graphs = _openvino_graphs(teacher.network if split else teacher, torch.from_numpy(heard))
+    hints = ("f32", "bf16") if not exact and has_bfloat16() else ("f32",)
+    graphs = _openvino_graphs(teacher.network if split else teacher, torch.from_numpy(heard), hints)
     faithful = [g for hint, g in graphs.items() if _error(g(heard), expected) < TOLERANCES[hint]]
     if not faithful:
         return eager
@@ -115,7 +118,9 @@ def _seconds(graph: Callable[[np.ndarray], Answer], heard: np.ndarray) -> float:
     return min(taken)
 
 
-def _openvino_graphs(function: Callable[..., Any], example: torch.Tensor) -> dict[str, Callable[[np.ndarray], Answer]]:
+def _openvino_graphs(
+    function: Callable[..., Any], example: torch.Tensor, hints: Sequence[str]
+) -> dict[str, Callable[[np.ndarray], Answer]]:
     """`function` as compiled OpenVINO graphs by precision; none where OpenVINO is missing or cannot convert it."""
 
     class Traced(torch.nn.Module):
@@ -135,7 +140,6 @@ def _openvino_graphs(function: Callable[..., Any], example: torch.Tensor) -> dic
             warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, which is meant
             model = openvino.convert_model(Traced(), example_input=example)
         core = openvino.Core()
-        hints = ("f32", "bf16") if has_bfloat16() else ("f32",)
         how = {"PERFORMANCE_HINT": "LATENCY"}
         return {h: running(core.compile_model(model, "CPU", {**how, "INFERENCE_PRECISION_HINT": h})) for h in hints}
     except Exception:  # whatever the converter cannot do, the eager teacher can
@@ -171,7 +175,7 @@ class Listener:
         self.teacher_rate = plugged.sample_rate
         self.n_window = round(spec.window_s * plugged.sample_rate)
         example = np.random.default_rng(0).normal(0, 0.1, n).astype(np.float32)
-        self._ask = accelerate(plugged, torch.from_numpy(self._windows(example)))
+        self._ask = accelerate(plugged, torch.from_numpy(self._windows(example)), exact=True)
 
     def __call__(self, samples: np.ndarray) -> Answer:
         """Logits (T,) and embedding (D,) of a crop (n,)."""

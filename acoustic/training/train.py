@@ -7,8 +7,6 @@ targets, the last a cross-entropy with soft labels.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import DivergedError
 from ..network.vit import Answers
 from ..records import N_FRAMES
 from . import checkpoint
@@ -30,10 +29,11 @@ from .config import TrainConfig
 from .dataset import CropDataset, Targets
 from .labels import index_of
 from .logbook import Epoch, Logbook
-from .precision import autocast, choose, scaler_for
+from .precision import DTYPES, autocast, choose, scaler_for
 from .prepare import Prepared, Report
 from .processes import Processes, share_batch_norm
-from .student import Student, new_student, parameter_groups, set_training, trainable, update_average
+from .student import Student, new_student, parameter_groups, set_training, start_digest, trainable, update_average
+from .targets import stamp
 
 Log = Callable[[str], None]
 VALIDATION_CROPS = 300
@@ -51,23 +51,31 @@ def fit(
     processes: Processes | None = None,
 ) -> Student:
     """Train to the end (or go on from the last checkpoint in `work`) and return the student with its averaged weights,
-    the same in every process."""
-    processes = processes or Processes()
+    the same in every process. DivergedError where the errors become infinite."""
+    processes = processes or Processes(device=device)
     work.mkdir(parents=True, exist_ok=True)
     student = new_student(prepared, config).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(student, config), lr=config.learning_rate, betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in student.state_dict().items()}
-    meta = fingerprint(config, prepared.dataset.store.stamp)
+    meta = fingerprint(config, prepared.stamp)
     progress = checkpoint.load(work, student, average, optimizer, meta)
+    if progress.step:
+        log(f"goes on from step {progress.step}")
+    elif processes.first and (aside := checkpoint.set_aside(work)):
+        log(f"begins anew: the checkpoint that was here is of another run, or torn; it is kept as {aside}")
     set_training(student)
     if not progress.precision:
-        progress.precision = choose(config.precision, device, lambda name: _try_step(student, config, device, name))
+        chosen = choose(config.precision, device, lambda name: _try_step(student, config, device, name))
+        progress.precision = list(DTYPES)[processes.of_first(list(DTYPES).index(chosen))]  # each measured by itself
     run = _Run(config, prepared, student, device, processes, progress.precision)
+    if progress.scaler:
+        run.scaler.load_state_dict(progress.scaler)
     n_steps = math.ceil(config.samples / config.batch_size)
     epoch_steps = steps_in_epoch(config, prepared)
     book = Logbook(work if processes.first else None, log)
     book.open(progress.step)
-    sums, since, begun = dict.fromkeys(TERMS, 0.0), progress.step, time.perf_counter()
+    progress.sums = progress.sums or dict.fromkeys(TERMS, 0.0)
+    timed_from, begun = progress.step, time.perf_counter()
     steps = range(progress.step, n_steps)
     for step, batch in zip(steps, run.batches(steps), strict=True):
         if progress.stopped:
@@ -77,20 +85,26 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         for name, value in run.step(optimizer, batch, patch_choice(config, step, n_steps)).items():
-            sums[name] += value
+            progress.sums[name] += value
+        if not all(map(math.isfinite, progress.sums.values())):
+            raise DivergedError(
+                f"the errors are no numbers any more at step {step}; what was learned until then is kept in {work}"
+            )
         update_average(average, student, min(config.ema, (step + 1) / (step + 10)))
         progress.step = step + 1
         if progress.step % epoch_steps == 0 or progress.step == n_steps:
             held_out = validate(student, average, prepared, config, device)
-            n = progress.step - since
-            speed = n * config.batch_size / (time.perf_counter() - begun)
-            train = {name: value / n for name, value in sums.items()}
+            n = progress.step - progress.since
+            speed = (progress.step - timed_from) * config.batch_size / (time.perf_counter() - begun)
+            train = {name: value / n for name, value in progress.sums.items()}
             number = math.ceil(progress.step / epoch_steps)
             book.add(Epoch(number, progress.step, n_steps, rate, speed, train, held_out))
             _judge(progress, held_out, average, config)
-            sums, since, begun = dict.fromkeys(TERMS, 0.0), progress.step, time.perf_counter()
+            progress.sums, progress.since = dict.fromkeys(TERMS, 0.0), progress.step
+            timed_from, begun = progress.step, time.perf_counter()
         due = progress.step % config.checkpoint_steps == 0 or progress.step == n_steps or progress.stopped
         if due and processes.first:
+            progress.scaler = run.scaler.state_dict()
             checkpoint.save(work, progress, student, average, optimizer, meta)
     book.close()
     processes.wait()
@@ -248,13 +262,13 @@ def steps_in_epoch(config: TrainConfig, prepared: Prepared) -> int:
 
 
 def fingerprint(config: TrainConfig, data_stamp: str) -> str:
-    """A digest of every setting and of the data: a checkpoint of another run is not gone on with. Texts do not
-    count.
+    """A digest of what moves a weight: settings, data (`data_stamp`) and the model that it starts from. A checkpoint of
+    another run is not gone on with. Texts do not count, nor do keys that say only how the work is done.
     """
-    settings = asdict(replace(config, description="", licence=""))
+    settings = asdict(replace(config, description="", licence="", checkpoint_steps=1, workers=0))
     for part in (*settings["sources"], *settings["teachers"]):
         part.update(licence="", cite="")
-    return hashlib.blake2b(json.dumps([settings, data_stamp], sort_keys=True).encode(), digest_size=16).hexdigest()
+    return stamp(sorted(settings.items()), data_stamp, start_digest(config))
 
 
 @torch.inference_mode()

@@ -28,7 +28,7 @@ from acoustic.training.manifest import Row
 from acoustic.verdict.decision import calibrated
 from acoustic.verdict.uncertainty import music_score
 
-CONFIG = TrainConfig("t", "a test", ("A", "B", "C"), (), (), Architecture())
+CONFIG = TrainConfig("t", "a test", ("A", "B", "C"), (), Architecture())
 TAGS = ("Music", "Speech", "Musical instrument")
 
 
@@ -269,7 +269,7 @@ def test_votes_are_taken_as_the_engine_takes_them_with_source_and_trust(tmp_path
     held, signals = made[:3], made[3:]
     assert [(t.genre, t.is_music, t.group, t.source, t.weight) for t in held] == [
         (1, True, "songs:1", "songs", 0.7),
-        (None, False, "talk:1", "talk", 0.0),
+        (None, False, "talk:1", "talk", 1.0),
         (None, True, "songs:2", "songs", 0.7),
     ]
     assert [len(t.votes) for t in held] == [1, 2, 3]

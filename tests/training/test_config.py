@@ -16,6 +16,7 @@ samples = 100
 [architecture]
 width = 32
 depth = 1
+n_heads = 2
 [augment]
 noise_p = 0.5
 mixup_p = 0.1

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from acoustic.errors import ManifestError, SettingsError
 from acoustic.network.vit import Architecture
 from acoustic.training.config import Source, TrainConfig
-from acoustic.training.manifest import Row, held_out, read_rows
+from acoustic.training.manifest import Row, read_rows, split
 
 LABELS = ("Blues", "Jazz")
 
 
 def config(**source: object) -> TrainConfig:
     chosen = Source("songs", **{"manifest": "songs.csv", "group": ("artist",), **source})  # type: ignore[arg-type]
-    return TrainConfig("t", "a test", LABELS, (chosen,), (), Architecture())
+    return TrainConfig("t", "a test", LABELS, (chosen,), Architecture())
 
 
 @pytest.fixture
@@ -45,6 +45,8 @@ def test_rows_are_read_with_their_group(data: Path) -> None:
         ("file,genre,artist\nd.wav,Blues,Ann\n", r"line 2: no file 'd.wav'"),
         ("file,genre,artist\na.wav,Blues,Ann\nempty.wav,Jazz,Bob\n", r"line 3: 'empty.wav' is empty"),
         ("file,genre,artist\na.wav,Blues,Ann\nb.wav,Polka,Bob\n", r"line 3: unknown genre 'Polka'"),
+        ("file,genre,artist\n\na.wav,Blues,Ann\n\nb.wav,Polka,Bob\n", r"line 5: unknown genre 'Polka'"),
+        ('file,genre,artist\na.wav,Blues,"Ann\nLee"\nb.wav,Polka,Bob\n', r"line 4: unknown genre 'Polka'"),
         ("file,genre,artist\na.wav,Blues,\n", r"line 2: no value in column 'artist'"),
         ("file,genre\na.wav,Blues\n", r"line 2: no value in column 'artist'"),
         ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"line 3: 'a.wav' is given already: .*line 2"),
@@ -109,28 +111,39 @@ def test_a_missing_manifest_is_named(data: Path) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.text(min_size=1, max_size=5), st.integers(0, 9)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.sampled_from(["", *LABELS]), st.integers(0, 9)), min_size=1, max_size=40),
     st.integers(0, 100),
-    st.floats(0.05, 0.9),
+    st.floats(0.0, 0.9),
 )
-def test_no_group_crosses_the_split(files: list[tuple[str, int]], seed: int, share: float) -> None:
-    rows = [Row(f"{i}", "songs", "music", "", f"songs:{artist}{n}") for i, (artist, n) in enumerate(files)]
-    sides = {(row.group, held_out(row, seed, share)) for row in rows}
+def test_no_group_crosses_the_split_and_each_side_has_what_it_needs(
+    files: list[tuple[str, int]], seed: int, share: float
+) -> None:
+    rows = [Row(f"{i}", "songs", "music", genre, f"songs:{artist}") for i, (genre, artist) in enumerate(files)]
+    held = split(rows, dataclasses.replace(config(), seed=seed, held_out=share))
+    sides = {(row.group, kept) for row, kept in zip(rows, held, strict=True)}
     assert len(sides) == len({row.group for row in rows})
+    groups = {genre: {row.group for row in rows if row.genre == genre} for genre in {r.genre for r in rows} - {""}}
+    trained = {row.group for row, kept in zip(rows, held, strict=True) if not kept}
+    assert all(having & trained for having in groups.values())
+    disjoint = sum(map(len, groups.values())) == len(set().union(*groups.values()))
+    if disjoint and sum(len(having) - 1 for having in groups.values()) >= 2:
+        assert len(set().union(*groups.values()) - trained) >= 2
 
 
 def test_the_split_has_about_its_share_and_changes_with_the_seed() -> None:
     rows = [Row(f"{i}", "songs", "music", "", f"songs:{i}") for i in range(4000)]
-    chosen = [[held_out(row, seed, 0.2) for row in rows] for seed in (0, 1)]
+    chosen = [split(rows, dataclasses.replace(config(), seed=seed, held_out=0.2)) for seed in (0, 1)]
     assert all(0.17 < sum(side) / len(side) < 0.23 for side in chosen)
     assert chosen[0] != chosen[1]
+    more = [*rows, *(Row(f"{i}", "songs", "music", "", f"songs:{i}") for i in range(4000, 4100))]
+    assert split(more, dataclasses.replace(config(), seed=0, held_out=0.2))[:4000] == chosen[0]  # it moves nobody
 
 
 def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     good = (
         'name = "x"\ndescription = "d"\nlabels = ["A", "B"]\n[mel]\nn_mels = 32\n[architecture]\nwidth = 64\n'
-        '[[sources]]\nname = "s"\nmanifest = "m.csv"\n[[teachers]]\nname = "t"\nfile = "t.py"\n'
+        'n_heads = 4\n[[sources]]\nname = "s"\nmanifest = "m.csv"\n[[teachers]]\nname = "t"\nfile = "t.py"\n'
     )
     file.write_text(good)
     run = TrainConfig.read(file)
@@ -148,6 +161,16 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (good.replace('"x"', '"../x"'), "plain name"),
         (good.replace("[mel]", "held_out = 1.5\n[mel]"), "held_out"),
         (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = true'), "hop_s: True is not float"),
+        (good.replace("n_heads = 4", "n_heads = 5"), "cannot be split among n_heads 5"),
+        (good.replace("n_mels = 32", "n_mels = 33"), "n_mels 33 is not a multiple"),
+        (good.replace('["A", "B"]', '["A"]'), "two at least"),
+        (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nlabel_weight = 1.5'), "label_weight = 1.5"),
+        (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nshare = 0'), "share is above 0"),
+        (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = 0'), "hop_s must be above 0"),
+        (
+            good.split("[[teachers]]")[0].replace("labels", 'tags = ["Singing"]\nlabels'),
+            "no teacher to learn them from",
+        ),
         (good + "weight = 0\n", "weights"),
         (good + "weight = -1\n", "weights"),
         (good + "[augment]\nroom_p = 0.1\n", "no folder of impulse responses"),

@@ -70,6 +70,10 @@ gives_tags = true
 """
 
 
+MOVED = 1e-3
+"""what rounding alone does not move a weight by; weights are kept as float16, in steps of up to 1e-3 near 1"""
+
+
 def command(folder: Path, data: Path, work: str, samples: int = 96) -> list[str]:  # noqa: F811
     config = folder / "tiny.toml"
     config.write_text(CONFIG.format(samples=samples))
@@ -95,14 +99,16 @@ def test_alone_without_torchrun() -> None:
         group.wait()
 
 
-def test_batch_norms_are_replaced_with_their_values() -> None:
+def test_batch_norms_are_shared_with_their_parameters() -> None:
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
     module[1][0].running_mean.fill_(2.0)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     x = torch.randn(2, 1, 8, 8)
     expected = module.eval()(x)
+    held_by_an_optimiser = list(module.parameters())
     share_batch_norm(module)
     assert isinstance(module[1][0], SharedBatchNorm2d)
+    assert all(a is b for a, b in zip(held_by_an_optimiser, module.parameters(), strict=True))
     assert module.state_dict().keys() == before.keys()
     assert torch.equal(module.eval()(x), expected)
 
@@ -120,11 +126,18 @@ def test_two_processes_walk_the_curve_of_one(data: Path, tmp_path: Path) -> None
         assert a.train == pytest.approx(b.train, rel=0.03, abs=1e-4)
         errors = [{k: v for k, v in e.held_out.items() if k != "accuracy"} for e in (a, b)]  # of six songs, one is 0.17
         assert errors[0] == pytest.approx(errors[1], rel=0.03, abs=1e-4)
+    a, b = (load_file(tmp_path / f"{work}-models" / "tiny" / "model.safetensors") for work in ("one", "two"))
+    norms = [name for name in a if name.startswith("stem.") and a[name].ndim == 1 and "running" not in name]
+    for name in norms:  # the stem's batch norms have learned, and the same
+        assert float((a[name].float() - b[name].float()).abs().max()) < 2e-3, name
+    assert max(float((a[name].float() - a[name].float().round()).abs().max()) for name in norms) > 4e-3
     assert (tmp_path / "two-models" / "tiny" / "card.json").is_file()
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ends_in_the_same_model(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    """To the rounding of sums, which on a busy machine two runs do not always share: a last digit that differs at the
+    start moves no weight by more than 1e-5 until the end, a run that goes on without its moments moves some by 0.35."""
     run(command(tmp_path, data, "whole", 480))
     cut = subprocess.Popen(
         [sys.executable, *command(tmp_path, data, "cut", 480)],
@@ -143,5 +156,5 @@ def test_a_run_that_is_killed_ends_in_the_same_model(data: Path, tmp_path: Path)
     a, b = (load_file(tmp_path / f"{work}-models" / "tiny" / "model.safetensors") for work in ("whole", "cut"))
     assert a.keys() == b.keys()
     for name, value in a.items():
-        assert torch.equal(value, b[name]), name
+        assert torch.allclose(value.float(), b[name].float(), atol=MOVED), name
     assert (tmp_path / "cut" / "report" / "index.html").is_file()

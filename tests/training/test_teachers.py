@@ -73,7 +73,7 @@ def test_a_teacher_is_plugged_in_by_path(teacher_file: Path) -> None:
 
 
 def test_a_graph_that_says_something_else_is_not_used(teacher_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(function: object, example: torch.Tensor) -> object:
+    def wrong(function: object, example: torch.Tensor, hints: object) -> object:
         return {"f32": lambda x: (np.zeros((len(x), 2), np.float32), np.zeros((len(x), 6), np.float32))}
 
     monkeypatch.setattr(teachers, "_openvino_graphs", wrong)

@@ -21,7 +21,7 @@ from acoustic.training.checkpoint import Progress
 from acoustic.training.config import AugmentSpec, Source, TeacherSpec, TrainConfig
 from acoustic.training.finish import describe, finish
 from acoustic.training.logbook import read_history
-from acoustic.training.manifest import held_out
+from acoustic.training.manifest import split
 from acoustic.training.prepare import Prepared, prepare
 from acoustic.training.student import new_student
 from acoustic.training.train import TERMS, _weight, fit, loss_sums, patch_choice, schedule, validate
@@ -88,7 +88,7 @@ def test_no_group_is_on_both_sides(prepared: Prepared) -> None:
     assert groups[0]
     assert groups[1]
     assert not groups[0] & groups[1]
-    assert all(held_out(prepared.rows[t], CONFIG.seed, CONFIG.held_out) for t in prepared.held)
+    assert [t for t, held in enumerate(split(prepared.rows, CONFIG)) if held] == prepared.held
 
 
 def test_a_batch_depends_on_seed_and_step_alone(prepared: Prepared) -> None:
