@@ -181,6 +181,7 @@ def prepare_process(settings: Settings) -> None:
     """
     os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.cache_folder() / "numba"))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_folder() / "compiled"))
+    os.environ.setdefault("MKL_CBWR", "AUTO")  # torch's matrix products add in the same order in every run
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
