@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import AcousticError
@@ -31,6 +32,11 @@ LIBRARIES = (
 ENOUGH_DISK_GB = 1.0
 MEASURE_AT_MOST_S = 60.0
 """wait for the measurement of the backends, which converts the network the first time"""
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = (("AMX in bfloat16", "amx_bf16"), ("AVX-512 VNNI", "avx512_vnni"), ("AVX2 VNNI", "avx_vnni"))
+"""what decides which backend is the fastest on an x86 processor, and Linux's flag for it"""
+X86 = ("x86_64", "amd64", "i386", "i686", "x86")
+UNTRIED = "this path has not run on hardware yet"
 REINSTALL = "Run ./start.sh once: it installs what requirements.txt names."
 
 
@@ -56,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from (_library(name) for name in LIBRARIES)
     try:
         yield from _decoders()
+        yield _processor()
         yield _device()
         yield from _model(settings)
         yield _personal(settings)
@@ -86,6 +93,36 @@ def _decoders() -> Iterator[Check]:
         yield Check(f"decoder {name}", True, version)
 
 
+def _processor() -> Check:
+    """Which matrix and vector instructions the processor has: on them hangs which backend is the fastest."""
+    from .network.backends import openvino
+    from .network.backends.contract import processor_name
+
+    facts = _cpuinfo()
+    name = facts.get("model name") or processor_name()
+    if "flags" in facts:
+        flags = facts["flags"].split()
+        told = [f"{what} {'yes' if flag in flags else 'no'}" for what, flag in INSTRUCTIONS]
+    elif platform.machine().lower() not in X86:
+        told = ["AMX, AVX-512 VNNI and AVX2 VNNI no (they are of x86 processors)"]
+    else:  # OpenVINO counts AVX-512 in bfloat16 as well, so that it does not tell of AMX
+        told = [f"{what} unknown" for what, _ in INSTRUCTIONS]
+    if "flags" not in facts:
+        known = "unknown" if not openvino.version() else "yes" if openvino.has_bfloat16() else "no"
+        told.append(f"bfloat16 in hardware, as OpenVINO finds, {known}")
+    return Check("cpu", True, f"{name}: {', '.join(told)}")
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux tells of the first processor; empty elsewhere."""
+    try:
+        first = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
 def _device() -> Check:
     from .network import backends
 
@@ -107,12 +144,29 @@ def _model(settings: Settings) -> Iterator[Check]:
     except AcousticError as error:
         yield Check("model", False, error.message, error.hint)
         return
-    candidates = facts.pop("candidates", [])
+    candidates, compiled, engine = facts.pop("candidates", []), facts.pop("compiled", None), facts.pop("tensorrt", None)
     yield Check("model", True, f"{card.name}: {len(card.labels)} genres")
     told = {key: value for key, value in facts.items() if key not in ("name", "precision", "chosen")}
     said = ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
     yield Check("backend", True, f"{facts['name']} {facts['precision']}, {facts['chosen']}; {said}")
     yield from (Check(f"  {one['backend']} {one['precision']}", True, _told(one)) for one in candidates)
+    if compiled is not None:
+        sizes = compiled["sizes"].items()
+        yield from (Check(f"  compiled for {size}", True, _told_compiled(one)) for size, one in sizes)
+        if compiled["error"]:
+            yield Check("  compiling", True, f"failed, and eager answers instead: {compiled['error']}")
+    if engine is not None:
+        failed = f"failed, and eager answers instead: {engine['error']}; " if engine["error"] else ""
+        yield Check("  tensorrt", True, f"{failed}{UNTRIED}")
+
+
+def _told_compiled(size: dict[str, Any]) -> str:
+    """What became of one batch size of torch.compile."""
+    parts = [size["state"]]
+    if "first_ms" in size:
+        parts.append(f"{size['compiled_ms']:.1f} ms, where eager takes {size['eager_ms']:.1f} ms")
+        parts.append(f"cosine {size['cosine']:.5f}, {size['first_ms'] / 1e3:.1f} s to compile")
+    return ", ".join(parts)
 
 
 def _told(candidate: dict[str, Any]) -> str:
@@ -121,7 +175,9 @@ def _told(candidate: dict[str, Any]) -> str:
     parts += [f"{ms:.1f} ms for {size} segment{'s' * (size != '1')}" for size, ms in candidate["ms"].items()]
     if candidate["cosine"] is not None:
         parts.append(f"cosine {candidate['cosine']:.5f}")
-    return ", ".join(parts) + (f" ({candidate['note']})" if candidate["note"] else "")
+    notes = [candidate["note"], UNTRIED if candidate["backend"] == "tensorrt" else ""]
+    said = "; ".join(note for note in notes if note)
+    return ", ".join(parts) + (f" ({said})" if said else "")
 
 
 def _personal(settings: Settings) -> Check:
@@ -142,8 +198,8 @@ def _personal(settings: Settings) -> Check:
 
 def _torch2trt() -> Check:
     found = importlib.util.find_spec("torch2trt") is not None
-    detail = "installed" if found else "not installed (optional; only of use with an NVIDIA GPU)"
-    return Check("torch2trt", True, detail)
+    detail = "installed" if found else "not installed"
+    return Check("torch2trt", True, f"{detail} (optional; only of use with an NVIDIA GPU; {UNTRIED})")
 
 
 def _folder(name: str, folder: os.PathLike[str]) -> Check:

@@ -4,7 +4,7 @@ const $ = (selector, where = element) => where.querySelector(selector);
 const BUSY_MS = 1000, IDLE_MS = 2500, RETRY_MS = 3000, KEPT_RUNS = 60, KEPT_S = 180;
 const P = {
   token: '', stages: [], runs: [], samples: [], now: null, chosen: 0, spans: null, spansOf: 0, timer: 0, asking: false,
-  n_polls: 0, opened: false, whatIf: null, watched: false,
+  n_polls: 0, opened: false, refused: null, drawnResult: null, compared: { running: false, step: '', error: null, result: null },
 };
 const sentence = (error) => `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}. ${error.hint || ''}`.replace('..', '.');
 const visible = () => element.isConnected && !document.hidden && element.getClientRects().length > 0;
@@ -15,13 +15,17 @@ function notice(text) {
 }
 
 // --- asking ---
+// None of these rejects: where the program is away, or the answer is lost, there is none.
+async function call(name, what) {
+  try { return await server[`profiler_${name}`](what); } catch { return undefined; }
+}
 async function ask(name, what = {}) {
-  const answer = await server[`profiler_${name}`]({ token: P.token, ...what });
+  const answer = await call(name, { token: P.token, ...what });
   if (!answer || answer.ok || answer.error.code !== 'STALE') return answer;
-  return (await open()) ? server[`profiler_${name}`]({ token: P.token, ...what, after_run: 0, after_sample: 0 }) : undefined;
+  return (await open()) ? call(name, { token: P.token, ...what, after_run: 0, after_sample: 0 }) : undefined;
 }
 async function open() {
-  const answer = await server.profiler_open({});
+  const answer = await call('open', {});
   if (!answer || !answer.ok) return false;
   Object.assign(P, { token: answer.token, stages: answer.stages, runs: [], samples: [], chosen: 0, spans: null, spansOf: 0 });
   if (!P.opened) {
@@ -39,10 +43,7 @@ async function look() {
   if (P.asking || !visible()) return;
   P.asking = true;
   const began = performance.now();
-  let answer;
-  try {
-    if (P.opened || await open()) answer = await ask('state', { after_run: newest(P.runs), after_sample: newest(P.samples) });
-  } catch { /* the program is away: told below */ }
+  const answer = P.opened || await open() ? await ask('state', { after_run: newest(P.runs), after_sample: newest(P.samples) }) : undefined;
   P.asking = false;
   P.n_polls += 1;
   element.querySelector('.pf').dataset.polls = P.n_polls;
@@ -53,6 +54,8 @@ async function look() {
 }
 function take(answer) {
   P.now = answer;
+  P.compared = answer.what_if;
+  if (P.compared.running) P.refused = null;
   P.runs = [...P.runs, ...answer.runs.filter((run) => run.number > newest(P.runs))].slice(-KEPT_RUNS);
   P.samples = [...P.samples, ...answer.samples.filter((one) => one.number > newest(P.samples))].filter((one) => one.at > answer.at - KEPT_S);
   draw();
@@ -60,11 +63,19 @@ function take(answer) {
 async function findSpans() {
   const run = shownRun();
   if (!run || P.spansOf === run.number) return;
-  P.spansOf = run.number;
+  const place = $('[data-chart=waterfall]');
+  Object.assign(P, { spansOf: run.number, spans: null });
+  place.classList.add('pf-before');  // what is still seen there is of the song before
   const answer = await ask('spans', { run: run.number });
   if (P.spansOf !== run.number) return;
-  P.spans = answer && answer.ok ? answer.spans : null;
-  drawWaterfall($('[data-chart=waterfall]'), run, P.spans);
+  place.classList.remove('pf-before');
+  if (answer && answer.ok) {
+    P.spans = answer.spans;
+    drawWaterfall(place, run, P.spans);
+  } else {
+    P.spansOf = 0;  // asked again when the next numbers are drawn
+    nothing(place, `${answer ? sentence(answer.error) : 'No answer from the program.'} Asking again.`);
+  }
 }
 const shownRun = () => P.runs.find((run) => run.number === P.chosen) || P.runs[P.runs.length - 1];
 function choose(number) {
@@ -88,6 +99,7 @@ function draw() {
   drawBatches($('[data-chart=batches]'), P.now.batch_sizes);
   drawMachine();
   drawBackend();
+  drawMade();
   drawWhatIf();
 }
 function drawHead() {
@@ -175,8 +187,9 @@ function drawGpu(one, column, moments) {
 function drawBackend() {
   const b = P.now.backend, sizes = [...new Set(b.candidates.flatMap((one) => Object.keys(one.ms)))].sort((x, y) => x - y);
   $('.pf-backend').replaceChildren(h('strong', {}, `${b.name}, ${b.precision}`), ` on ${b.device_name || b.device}`, b.n_threads ? `, ${counted(b.n_threads, 'thread')}` : '',
-    b.state === 'measuring' ? h('span', { class: 'pf-badge' }, 'still measuring') : '');
-  put($('.pf-chosen'), (b.chosen && `${b.chosen.charAt(0).toUpperCase()}${b.chosen.slice(1)}.`.replace('..', '.')) || (b.candidates.length ? '' : 'No other backend was measured.'));
+    b.state === 'measuring' || b.state === 'compiling' ? h('span', { class: 'pf-badge' }, `still ${b.state}`) : '');
+  const chosen = (b.chosen && `${b.chosen.charAt(0).toUpperCase()}${b.chosen.slice(1)}.`.replace('..', '.')) || (b.candidates.length ? '' : 'No other backend was measured.');
+  put($('.pf-chosen'), b.measured_at ? `${chosen} Measured on ${b.measured_at.slice(0, 10)}.` : chosen);
   $('.pf-candidates').parentElement.hidden = !b.candidates.length;
   $('.pf-candidates thead').replaceChildren(h('tr', {}, h('th', { scope: 'col' }, 'Backend'), h('th', { scope: 'col' }, 'State'),
     ...sizes.map((size) => h('th', { scope: 'col' }, `ms, ${counted(Number(size), 'segment')}`)), h('th', { scope: 'col' }, 'Cosine'), h('th', { scope: 'col', class: 'pf-note' }, 'Note')));
@@ -184,10 +197,23 @@ function drawBackend() {
     h('th', { scope: 'row' }, `${one.backend}, ${one.precision}`), h('td', {}, h('span', { class: `pf-badge pf-s-${one.state.replace(/[^a-z]/g, '')}` }, one.state)),
     ...sizes.map((size) => h('td', {}, one.ms[size] == null ? '–' : one.ms[size].toFixed(1))), h('td', {}, one.cosine == null ? '–' : one.cosine.toFixed(5)), h('td', { class: 'pf-note' }, one.note))));
 }
+// What was made ready for one batch size at a time, by torch.compile or as CUDA graphs, and what became of it.
+function drawMade() {
+  const { compiled, graphs, tensorrt_error: engine } = P.now.backend, ms = (value) => h('td', {}, value == null ? '–' : value.toFixed(1));
+  $('.pf-compile').hidden = !compiled;
+  $('.pf-compiled tbody').replaceChildren(...(compiled ? compiled.sizes : []).map((one) => h('tr', {},
+    h('th', { scope: 'row' }, one.size > 1 ? `up to ${counted(one.size, 'segment')}` : '1 segment'), h('td', {}, h('span', { class: `pf-badge pf-s-${one.state.replace(/[^a-z]/g, '')}` }, one.state)),
+    ms(one.first_ms), ms(one.eager_ms), ms(one.compiled_ms), h('td', {}, one.cosine == null ? '–' : one.cosine.toFixed(5)), h('td', {}, one.n_calls.toLocaleString('en')))));
+  const sentences = [graphs && (graphs.sizes.length ? `CUDA graphs are recorded for batches of ${graphs.sizes.join(', ')}.` : 'No CUDA graph is recorded.'),
+    ...[['A compiled graph', compiled && compiled.error], ['A CUDA graph', graphs && graphs.error], ['The TensorRT engine', engine]].map(([name, error]) => error && `${name} failed, and eager answers instead: ${error}.`.replace('..', '.')),
+  ].filter(Boolean);
+  put($('.pf-made'), sentences.join(' '));
+  $('.pf-made').hidden = !sentences.length;
+}
 
 // --- what if ---
 function drawWhatIf() {
-  const w = P.now.what_if, names = new Set(), songs = [['demo', 'the demo clip']];
+  const w = P.compared, error = P.refused || w.error, names = new Set(), songs = [['demo', 'the demo clip']];
   for (const run of P.runs.slice().reverse()) {
     if (!names.has(run.name) && songs.length < 13) songs.push([run.number, run.name]);
     names.add(run.name);
@@ -195,25 +221,26 @@ function drawWhatIf() {
   fillRuns($('.pf-song select'), songs);
   $('.pf-go').disabled = w.running;
   $('[data-do=stop]').hidden = !w.running;
-  put($('.pf-progress'), w.running ? `Comparing: ${w.step} …` : w.error ? sentence(w.error) : '');
-  $('.pf-progress').classList.toggle('pf-failed', Boolean(w.error));
+  put($('.pf-progress'), w.running ? `Comparing: ${w.step} …` : error ? sentence(error) : '');
+  $('.pf-progress').classList.toggle('pf-failed', !w.running && Boolean(error));
   const key = JSON.stringify(w.result);
-  if (P.whatIf === key) return;
-  P.whatIf = key;
+  if (P.drawnResult === key) return;
+  P.drawnResult = key;
   $('.pf-result').replaceChildren(...(w.result ? difference(w.result) : []));
 }
 function difference(found) {
   const [a, b] = found.sides, stages = P.stages.filter(([name]) => Math.max(a.medians_ms[name] || 0, b.medians_ms[name] || 0) >= 0.005);
-  const way = (side) => `${side.backend}, ${side.precision}, ${counted(side.n_segments, 'segment')}${side.denoise ? ', denoised' : ''}${side.ready ? '' : ' (not ready yet)'}`;
+  const way = (side) => `${side.backend}, ${side.precision}, ${counted(side.n_segments, 'segment')}${side.denoise ? ', denoised' : ''}${side.ready ? '' : ' (not ready yet)'}${side.notes.length ? ' (with eager, see above)' : ''}`;
   const speed = found.faster >= 1 ? `is ${found.faster.toFixed(2)} times as fast` : `takes ${(1 / found.faster).toFixed(2)} times as long`;
   const change = (x, y) => (x === undefined || y === undefined ? '–' : `${y - x < 0 ? '−' : '+'}${inMs(Math.abs(y - x))}`);
   const row = (name, x, y, z, key) => h('tr', { class: key === 'total' ? 'pf-total' : '' }, h('th', { scope: 'row' }, key && key !== 'total' ? h('span', { class: `pf-key ${colourClass(key)}` }) : null, name), h('td', {}, x), h('td', {}, y), h('td', {}, z));
   const ms = (name, key) => row(name, inMs(a.medians_ms[key] || 0), inMs(b.medians_ms[key] || 0), change(a.medians_ms[key] || 0, b.medians_ms[key] || 0), key);
   const points = (x, y) => { const d = Math.round(1000 * (y - x)) / 10; return `${d < 0 ? '−' : '+'}${Math.abs(d)} points`; };
+  const notes = [['first', a], ['second', b]].flatMap(([name, side]) => side.notes.map((note) => h('p', { class: 'pf-fell' }, `In the ${name} way ${note}.`)));
   const review = (side) => (side.needs_review ? 'to review' : 'sure');
   const { genre, before, after } = found.moved;
   return [h('p', { class: 'pf-verdict' }, h('strong', {}, `The second way ${speed}. `), a.genre === b.genre ? `Both say ${a.genre}.` : `The first says ${a.genre}, the second ${b.genre}.`),
-    h('p', { class: 'as-note' }, h('bdi', {}, found.name), ` · medians of ${found.n_rounds} rounds in turns`),
+    h('p', { class: 'as-note' }, h('bdi', {}, found.name), ` · medians of ${found.n_rounds} rounds in turns`), ...notes,
     h('div', { class: 'pf-scroll', tabindex: 0, role: 'region', 'aria-label': 'Comparison' }, h('table', { class: 'pf-table pf-compared' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, ''), h('th', { scope: 'col' }, way(a)), h('th', { scope: 'col' }, way(b)), h('th', { scope: 'col' }, 'Change'))),
       h('tbody', {}, ...stages.map(([key, name]) => ms(name, key)), ms('Total', 'total'),
@@ -230,12 +257,13 @@ async function compare(event) {
   };
   const song = $('.pf-song select').value;
   $('.pf-go').disabled = true;
-  const answer = await ask('compare', { song: song === 'demo' ? song : Number(song), first: way('first'), second: way('second') });
-  told(answer);
+  told(await ask('compare', { song: song === 'demo' ? song : Number(song), first: way('first'), second: way('second') }));
 }
+async function stop() { told(await ask('stop')); }
+// May come before the first numbers. What was refused is told until the next request.
 function told(answer) {
-  if (answer && answer.ok) P.now.what_if = answer.what_if;
-  else P.now.what_if = { ...P.now.what_if, error: answer ? answer.error : { message: 'no answer', hint: 'Try again.' } };
+  P.refused = answer && answer.ok ? null : answer ? answer.error : { message: 'no answer from the program', hint: 'Try again.' };
+  if (!P.refused) P.compared = answer.what_if;
   drawWhatIf();
   if (answer && answer.ok) look();
 }
@@ -254,7 +282,7 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) return;
   if (button.dataset.export) download(button.dataset.export);
-  else if (button.dataset.do === 'stop') ask('stop').then(told);
+  else if (button.dataset.do === 'stop') stop();
 });
 $('.pf-run').addEventListener('change', (event) => { event.target.blur(); choose(Number(event.target.value)); });
 $('.pf-form').addEventListener('submit', compare);

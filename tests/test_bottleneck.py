@@ -11,8 +11,10 @@ from acoustic.profiler import Run
 from acoustic.workstation.bottleneck import Circumstances, find
 
 
-def runs(n: int = 4, **stages: float) -> list[Run]:
-    return [Run("song", 0.0, {**stages, "total": sum(stages.values())}, (), i + 1) for i in range(n)]
+def runs(n: int = 4, apart_s: float = 0.0, **stages: float) -> list[Run]:
+    """Songs of which each begins `apart_s` after the one before."""
+    timings = {**stages, "total": sum(stages.values())}
+    return [Run("song", 0.0, timings, (), i + 1, 1e9 + i * apart_s) for i in range(n)]
 
 
 def candidate(backend: str, precision: str, state: str, ms: dict[str, float], **more: Any) -> dict[str, Any]:
@@ -46,6 +48,44 @@ def test_decoding() -> None:
     assert "add a worker" not in told({"load_audio": 62.0, "inference": 38.0}, n_workers=4)
 
 
+@pytest.mark.parametrize(
+    ("apart_s", "more"), [(0.05, True), (0.1, True), (0.13, True), (0.3, False), (60.0, False)],
+    ids=["at once", "in a row", "with the decoder's own pause", "one by one", "now and then"],
+)  # fmt: skip
+def test_workers_are_advised_only_where_songs_waited(apart_s: float, more: bool) -> None:
+    songs = runs(apart_s=apart_s, load_audio=62.0, inference=38.0)
+    found, with_all_cores = find(songs, HERE), find(songs, dataclasses.replace(HERE, n_workers=4))
+    assert found is not None
+    assert with_all_cores is not None
+    assert ("add a worker" in found.sentence) == more
+    alone = "Decoding is 62 % of the time; songs came one at a time, for which more workers would do nothing."
+    assert (found.sentence == alone) != more
+    assert ("as many workers" in with_all_cores.sentence) == more
+
+
+def test_a_lone_song_says_nothing_of_workers_that_would_help() -> None:
+    found = find(runs(1, load_audio=62.0, inference=38.0), HERE)
+    assert found is not None
+    assert "add a worker" not in found.sentence
+
+
+def test_a_measurement_says_of_when_it_is() -> None:
+    network = {"load_audio": 30.0, "inference": 70.0}
+    int8 = candidate("openvino", "int8", "waiting", {"4": 20.0})
+    assert "measured when this backend was chosen" in told(network, EAGER, int8)
+    for kept, said in (
+        ("2026-03-07", "measured on 2026-03-07"),
+        ("2026-03-07T22:15:00+00:00", "measured on 2026-03-07"),
+        ("the other day", "measured when this backend was chosen"),
+        (None, "measured when this backend was chosen"),
+    ):
+        backend = {**HERE.backend, "candidates": [EAGER, int8], "measured_at": kept}
+        found = find(runs(**network), dataclasses.replace(HERE, backend=backend))
+        assert found is not None
+        assert said in found.sentence
+        assert "at start" not in found.sentence
+
+
 def test_only_the_last_runs_count() -> None:
     found = find([*runs(100, load_audio=90.0, inference=10.0), *runs(50, load_audio=10.0, inference=90.0)], HERE)
     assert found is not None
@@ -57,11 +97,12 @@ def test_what_a_faster_backend_would_save() -> None:
     int8 = candidate("openvino", "int8", "waiting", {"1": 8.0, "4": 20.0})
     # the batch that is nearest to three segments: (60 - 20) / 4 * 3 = 30 ms
     assert told(network, EAGER, int8).endswith(
-        "an int8 backend (openvino) would save about 30 ms a song, measured at start, and is being made ready."
+        "an int8 backend (openvino) would save about 30 ms a song, measured when this backend was chosen, "
+        "and is being made ready."
     )
     refused = candidate("openvino", "int8", "inaccurate", {"1": 8.0}, cosine=0.98123)
     assert told(network, EAGER, refused).endswith(
-        "would save about 36 ms a song, measured at start, "
+        "would save about 36 ms a song, measured when this backend was chosen, "
         "but it is not accurate enough (cosine of its answers 0.9812)."
     )
     free = candidate("compiled", "bfloat16", "slower", {"4": 40.0})

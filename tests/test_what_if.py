@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from acoustic.engine import OptimizedAudioClassifier
-from acoustic.errors import AudioError, SettingsError, StoppedError
+from acoustic.errors import AudioError, BackendError, SettingsError, StoppedError
+from acoustic.network.backends import rivals
+from acoustic.network.backends.compiled import CompiledBackend
+from acoustic.network.backends.eager import EagerBackend
 from acoustic.settings import Settings
+from acoustic.workstation import what_if
 from acoustic.workstation.what_if import Choice, compare
 from tests.test_engine import song
 
@@ -101,3 +105,95 @@ def test_it_can_be_stopped(station: SimpleNamespace, tmp_path: Path) -> None:
             on_step=lambda words: cancel.set() if words.startswith("round 2") else None,
             cancel=cancel,
         )
+
+
+# --- a backend that is compiled meanwhile ---
+
+COMPILED = Choice(backend="compiled", precision="float32")
+EAGER = Choice(backend="eager", precision="float32")
+
+
+class Compiler:
+    """Stands for torch.compile: the graph is the network itself; it may be held, or broken for a batch size."""
+
+    def __init__(self, broken: int = 0) -> None:
+        self.release, self.begun, self.broken = threading.Event(), threading.Event(), broken
+
+    def __call__(self, network, **_):
+        self.begun.set()
+        self.release.wait(60)
+
+        def graph(mels):
+            if len(mels) == self.broken:
+                raise RuntimeError("no C++ compiler\nand much more")
+            return network(mels)
+
+        return graph
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    made = Compiler()
+    monkeypatch.setattr(rivals, "_compiled", lambda eager: CompiledBackend(eager, compile=made))
+    monkeypatch.setattr("acoustic.network.backends.compiled.best_ms", lambda *_: 1.0)
+    yield made
+    made.release.set()
+
+
+def test_what_is_compared_is_the_compiled_network(station: SimpleNamespace, tmp_path: Path, compiler: Compiler) -> None:
+    path, found = song(tmp_path / "a.wav", 60.0), []
+    thread = threading.Thread(target=lambda: found.append(compare(station, path, (EAGER, COMPILED), n_rounds=2)))
+    thread.start()
+    assert compiler.begun.wait(60)
+    thread.join(1.0)
+    assert thread.is_alive(), "it waits for the compiler"
+    compiler.release.set()
+    thread.join(120)
+    [side] = [side for side in found[0].sides if side.backend["name"] == "compiled"]
+    assert (side.ready, side.notes) == (True, ())
+    assert side.backend["compiled"]["sizes"]["3"]["state"] == "ready"
+    assert found[0].sides[0].notes == ()
+
+
+@pytest.mark.parametrize("ended", ["slower", "differs", "failed"])
+def test_where_eager_answers_it_says_so(
+    station: SimpleNamespace, tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    """Of the batch size of the rounds alone: that of the warm-up, one segment, is not told of."""
+    compiler.release.set()
+    if ended == "slower":
+        slower = lambda call, _: 28.0 if isinstance(call, EagerBackend) else 30.06  # noqa: E731
+        monkeypatch.setattr("acoustic.network.backends.compiled.best_ms", slower)
+    elif ended == "differs":
+        monkeypatch.setattr("acoustic.network.backends.compiled.cosine", lambda *_: 0.5)
+    else:
+        compiler.broken = 3
+    side = compare(station, song(tmp_path / "a.wav", 60.0), (EAGER, COMPILED), n_rounds=1).sides[1]
+    assert side.ready
+    [note] = side.notes
+    assert note.startswith("eager answered batches of up to 3, because the graph compiled for them ")
+    assert {
+        "slower": "is slower (30.1 ms, where eager takes 28.0 ms)",
+        "differs": "gives other answers (cosine 0.50000)",
+        "failed": "failed (the network failed on cpu with 3 segments: no C++ compiler)",
+    }[ended] in note
+
+
+def test_waiting_for_the_compiler_can_be_stopped(station: SimpleNamespace, tmp_path: Path, compiler: Compiler) -> None:
+    cancel = threading.Event()
+    threading.Thread(target=lambda: compiler.begun.wait(60) and cancel.set()).start()
+    with pytest.raises(StoppedError):
+        compare(station, song(tmp_path / "a.wav", 20.0), (COMPILED, EAGER), cancel=cancel)
+    assert not compiler.release.is_set()
+
+
+def test_patience_has_an_end(
+    station: SimpleNamespace, tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(what_if, "READY_S", 0.2)
+    path = song(tmp_path / "a.wav", 60.0)
+    side = compare(station, path, (EAGER, COMPILED), n_rounds=1).sides[1]
+    assert not side.ready
+    ruled = SimpleNamespace(classifier=station.classifier, settings=dataclasses.replace(station.settings, rules=True))
+    with pytest.raises(BackendError, match="the first way was not ready"):  # rules would wait for ever
+        compare(ruled, path, (COMPILED, EAGER), n_rounds=1)

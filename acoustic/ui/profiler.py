@@ -49,8 +49,13 @@ HTML = """
     {lines}
     <article class="as-card pf-wide"><h3>How the network is run</h3><p class="pf-backend"></p>
       <p class="as-note pf-chosen"></p><div class="pf-scroll" tabindex="0" role="region" hidden
-      aria-label="What was measured at start"><table class="pf-table pf-candidates"><thead></thead><tbody></tbody>
-      </table></div></article>
+      aria-label="What was measured"><table class="pf-table pf-candidates"><thead></thead><tbody></tbody>
+      </table></div><div class="pf-compile" hidden><h4>Compiled graphs</h4><div class="pf-scroll" tabindex="0"
+      role="region" aria-label="What was compiled"><table class="pf-table pf-compiled"><thead><tr>
+      <th scope="col">Batch</th><th scope="col">State</th><th scope="col">ms, the first call</th>
+      <th scope="col">ms, eager</th><th scope="col">ms, compiled</th><th scope="col">Cosine</th>
+      <th scope="col">Calls</th></tr></thead><tbody></tbody></table></div></div>
+      <p class="as-note pf-made" hidden></p></article>
     <article class="as-card pf-wide pf-what-if"><h3>What if?</h3>
       <p class="as-note">The same song, analysed in two ways that take turns. Nothing of it is kept.</p>
       <form class="pf-form"><label class="pf-field pf-song"><span>Song</span> <select name="song"></select></label>

@@ -24,6 +24,8 @@ STAGES = (
     "cache",
 )
 """in the order in which a song goes through them, which is the order of bars and legend"""
+COMPILED = ("first_ms", "eager_ms", "compiled_ms", "cosine")
+"""what is measured of each batch size that torch.compile has compiled"""
 
 
 def stage_names() -> list[list[str]]:
@@ -92,6 +94,10 @@ def backend(described: Mapping[str, Any]) -> dict[str, Any]:
         "chosen": str(described.get("chosen") or ""),
         "state": str(described.get("state") or ""),
         "n_threads": described.get("n_threads"),
+        "measured_at": str(described.get("measured_at") or ""),
+        "compiled": _compiled(described.get("compiled")),
+        "graphs": _graphs(described.get("graphs")),
+        "tensorrt_error": _error(described.get("tensorrt") or {}),
         "candidates": [
             {
                 "backend": str(one.get("backend", "")),
@@ -104,6 +110,36 @@ def backend(described: Mapping[str, Any]) -> dict[str, Any]:
             for one in candidates
         ],
     }
+
+
+def _compiled(told: Any) -> dict[str, Any] | None:
+    """What became of each batch size of torch.compile; None where nothing is compiled."""
+    if not isinstance(told, Mapping):
+        return None
+    return {
+        "sizes": [
+            {
+                "size": int(size),
+                "state": str(one.get("state", "")),
+                "n_calls": int(one.get("n_calls", 0)),
+                **{name: one[name] if _is_number(one.get(name)) else None for name in COMPILED},
+            }
+            for size, one in (told.get("sizes") or {}).items()
+        ],
+        "error": _error(told),
+    }
+
+
+def _graphs(told: Any) -> dict[str, Any] | None:
+    """The batch sizes of recorded CUDA graphs; None where none are recorded."""
+    if not isinstance(told, Mapping):
+        return None
+    return {"sizes": [int(size) for size in told.get("sizes") or ()], "error": _error(told)}
+
+
+def _error(told: Mapping[str, Any]) -> str:
+    """Why it is not what answers; empty where nothing failed."""
+    return printable(str(told.get("error") or ""))
 
 
 def difference(found: Difference) -> dict[str, Any]:
@@ -123,6 +159,7 @@ def _side(side: Side) -> dict[str, Any]:
         "backend": told["name"],
         "precision": told["precision"],
         "ready": side.ready,
+        "notes": [printable(note) for note in side.notes],
         "n_segments": side.n_segments,
         "denoise": side.choice.denoise,
         "medians_ms": {stage: round(ms, 3) for stage, ms in side.medians_ms.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ..profiler import Run
@@ -13,6 +14,8 @@ HALF = 0.5
 """a stage is the bottleneck from this share of the time on"""
 N_RUNS = 50
 """the last runs that are looked at"""
+BEHIND_S = 0.05
+"""a song that begins so soon after another one waited for it: nobody is that quick"""
 MIN_SAVING_MS = 1.0
 """less than that a song is not worth a sentence"""
 
@@ -69,15 +72,28 @@ def find(runs: Sequence[Run], here: Circumstances) -> Bottleneck | None:
     if stage == "inference":
         sentence = _of_network(network / total, waiting / total, here)
     elif stage == "load_audio":
-        sentence = _of_decoding(share, here)
+        sentence = _of_decoding(share, here, _queued(last))
     else:
         more = ": denoising is part of it" if stage == "mel_spectrogram" and here.denoise else ""
         sentence = f"{_named(stage)} is {_percent(share)} of the time{more}"
     return Bottleneck(stage, share, len(last), f"{sentence[:1].upper()}{sentence[1:]}.")
 
 
-def _of_decoding(share: float, here: Circumstances) -> str:
+def _queued(runs: Sequence[Run]) -> float:
+    """The share of `runs` (0 to 1) that began while another was under way, or right behind it."""
+    times = sorted((run.started_at, run.started_at + run.timings_ms["total"] / 1e3) for run in runs)
+    n_queued, last_end = 0, -math.inf
+    for start, end in times:
+        n_queued += start < last_end + BEHIND_S
+        last_end = max(last_end, end)
+    return n_queued / len(runs)
+
+
+def _of_decoding(share: float, here: Circumstances, queued: float) -> str:
+    """More workers decode more songs at a time, and none of them sooner: they help only where songs waited."""
     says = f"decoding is {_percent(share)} of the time"
+    if queued < HALF:
+        return f"{says}; songs came one at a time, for which more workers would do nothing"
     if here.n_workers < here.n_cores:
         return f"{says}: add a worker (decode_workers is {here.n_workers}, and there are {here.n_cores} cores)"
     return f"{says}, and there are as many workers (decode_workers is {here.n_workers}) as cores, or more"
@@ -99,8 +115,8 @@ def _other_backend(here: Circumstances) -> str:
         return "no other backend was measured on this machine"
     saved, best = max(((_saving_ms(used, other, here.n_segments), other) for other in others), key=lambda pair: pair[0])
     if saved < MIN_SAVING_MS:
-        return f"of what was measured at start, {_what(used)} is the fastest"
-    would = f"{_what(best)} would save about {saved:.0f} ms a song, measured at start"
+        return f"of what was measured {_when(here.backend)}, {_what(used)} is the fastest"
+    would = f"{_what(best)} would save about {saved:.0f} ms a song, measured {_when(here.backend)}"
     state = str(best.get("state", ""))
     if state == "inaccurate":
         cosine = best.get("cosine")
@@ -109,6 +125,14 @@ def _other_backend(here: Circumstances) -> str:
     if state in ("compiling", "waiting", "measuring"):
         return f"{would}, and is being made ready"
     return f"{would}: set backend to {best.get('backend')} and precision to {best.get('precision')}"
+
+
+def _when(backend: Mapping[str, Any]) -> str:
+    """When the candidates were measured, which may be many starts ago: the choice is kept."""
+    try:
+        return f"on {datetime.fromisoformat(str(backend.get('measured_at'))).date().isoformat()}"
+    except ValueError:
+        return "when this backend was chosen"
 
 
 def _measured(backend: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:

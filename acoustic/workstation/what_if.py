@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import SettingsError, StoppedError
+from ..errors import BackendError, SettingsError, StoppedError
 from ..records import Analysis, printable
 from ..settings import Settings
 
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from .station import Workstation
 
 N_ROUNDS = 5
-READY_S = 120.0
-"""longest that is waited for a backend which is still being measured or compiled"""
+READY_S = 900.0
+"""longest that is waited for a backend which is still being measured or compiled: torch.compile takes most of a minute
+for each of its three sizes, and several on a machine that is busy"""
+LOOK_S = 0.1
+"""so often somebody who waits is asked whether to stop"""
 OnStep = Callable[[str], None]
 
 
@@ -65,6 +68,8 @@ class Side:
     top_confidence: float
     needs_review: bool
     review_reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """what answered in the rounds where it was not the backend by its name, and why; a clause each"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ def compare(
     with ExitStack() as stack:
         made: list[OptimizedAudioClassifier] = []
         ready: list[bool] = []
+        before: list[Mapping[str, Any]] = []
         for name, one in zip(("first", "second"), settings, strict=True):
             on_step(f"making the {name} way ready")
             _stop_if(cancel)
@@ -109,15 +115,20 @@ def compare(
             classifier.personal = workstation.classifier.personal
             made.append(classifier)
             ready.append(_wait_until_ready(classifier, cancel))
+            if one.rules and not ready[-1]:  # what rules need is made ready after the backend, however long that takes
+                raise BackendError(
+                    f"the {name} way was not ready after {READY_S:.0f} s", "Try again when the machine has less to do."
+                )
             classifier.warm_up(described=one.rules)
             classifier.analyze(path)  # the file is in the system's memory, and every lazy part has run
+            before.append(classifier.backend.describe())
         analyses: tuple[list[Analysis], list[Analysis]] = ([], [])
         for round_ in range(n_rounds):
             on_step(f"round {round_ + 1} of {n_rounds}")
             for i in (0, 1) if round_ % 2 == 0 else (1, 0):
                 _stop_if(cancel)
                 analyses[i].append(made[i].analyze(path))
-        sides = [_side(choices[i], made[i].backend.describe(), ready[i], analyses[i]) for i in range(2)]
+        sides = [_side(choices[i], made[i].backend.describe(), before[i], ready[i], analyses[i]) for i in range(2)]
     first, second = (analyses[i][0].verdict.probabilities for i in range(2))
     at = int(np.argmax(np.abs(second - first)))
     return Difference(
@@ -129,7 +140,9 @@ def compare(
     )
 
 
-def _side(choice: Choice, backend: Mapping[str, Any], ready: bool, analyses: Sequence[Analysis]) -> Side:
+def _side(
+    choice: Choice, backend: Mapping[str, Any], before: Mapping[str, Any], ready: bool, analyses: Sequence[Analysis]
+) -> Side:
     stages = dict.fromkeys(stage for one in analyses for stage in one.timings_ms if stage != "total")
     verdict = analyses[0].verdict
     return Side(
@@ -144,17 +157,44 @@ def _side(choice: Choice, backend: Mapping[str, Any], ready: bool, analyses: Seq
         top_confidence=verdict.top_confidence,
         needs_review=verdict.needs_review,
         review_reasons=verdict.review_reasons,
+        notes=_by_eager(backend, before),
     )
 
 
+def _by_eager(backend: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where eager answered under another backend's name between the descriptions `before` and `backend`, and why: a
+    clause each. Nothing of a batch size that is still being compiled."""
+    compiled, earlier = backend.get("compiled") or {}, (before.get("compiled") or {}).get("sizes", {})
+    notes = []
+    for size, now in compiled.get("sizes", {}).items():
+        why = _why_not(now, compiled.get("error"))
+        if why and now["n_calls"] > earlier.get(size, {}).get("n_calls", 0):
+            notes.append(f"eager answered batches of up to {size}, because the graph compiled for them {why}")
+    for name in ("graphs", "tensorrt"):
+        if error := (backend.get(name) or {}).get("error"):
+            notes.append(f"eager answered, because {name} failed ({error.splitlines()[0]})")
+    return tuple(notes)
+
+
+def _why_not(size: Mapping[str, Any], error: str | None) -> str:
+    """Why the graph of a batch size is not used; empty where it is, or may yet be."""
+    if size["state"] == "slower":
+        return f"is slower ({size['compiled_ms']:.1f} ms, where eager takes {size['eager_ms']:.1f} ms)"
+    if size["state"] == "differs":
+        return f"gives other answers (cosine {size['cosine']:.5f})"
+    if size["state"] == "failed":
+        return f"failed ({(error or 'no reason is known').splitlines()[0]})"
+    return ""
+
+
 def _wait_until_ready(classifier: OptimizedAudioClassifier, cancel: threading.Event) -> bool:
-    """Whether the backend has settled: what is compared should be what would be used."""
+    """Whether the backend has settled: what is compared should be what would be used. StoppedError soon after `cancel`
+    is set."""
     until = time.monotonic() + READY_S
-    while classifier.backend.describe().get("state") == "measuring":
+    while not classifier.wait_for_backend(LOOK_S):
         _stop_if(cancel)
         if time.monotonic() > until:
             return False
-        time.sleep(0.05)
     return True
 
 

@@ -153,6 +153,7 @@ def test_a_device_that_fails(network: MelViT, monkeypatch: pytest.MonkeyPatch) -
 
 def test_threads_are_set_only_when_asked(network: MelViT, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # whatever an earlier test has left
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     backends.create(NetworkSource.of(network), "cpu", backend="eager", use_fp16=False)
     assert calls == []
@@ -286,9 +287,15 @@ def test_the_eager_path_answers_until_it_is_ready(network: MelViT) -> None:
     np.testing.assert_allclose(stack(backend(mels(2))), direct(network, mels(2)), atol=1e-5)
     assert compiler.sizes == []
     assert set(states(backend).values()) == {"waiting"}
+    assert backend.describe()["state"] == "compiling"
     compiler.release.set()
     assert backend.wait(30)
     assert compiler.sizes != []
+    assert backend.describe()["state"] == "ready"
+    backend(mels(2))
+    assert {size: one["n_calls"] for size, one in backend.describe()["compiled"]["sizes"].items()} == {
+        "1": 0, "3": 2, "8": 0
+    }  # fmt: skip
 
 
 def test_a_compiler_that_fails_is_reported(network: MelViT) -> None:
@@ -329,6 +336,45 @@ def test_a_graph_that_breaks_later_is_left(network: MelViT) -> None:
     broken.append(True)
     np.testing.assert_allclose(stack(backend(mels(3))), direct(network, mels(3)), atol=1e-5)
     assert states(backend) == {"1": "ready", "3": "failed", "8": "ready"}
+
+
+@pytest.mark.usefixtures("never_slower")
+def test_mels_that_are_at_fault_leave_the_graph_in_use(network: MelViT) -> None:
+    backend = compiled(network, Compiler())
+    assert backend.wait(30)
+    with pytest.raises(BackendError, match="NaN or infinity"):
+        backend(np.full((2, 32, 224), np.nan, np.float32))
+    assert states(backend)["3"] == "ready"
+
+
+@pytest.mark.usefixtures("never_slower")
+def test_a_batch_that_does_not_fit_is_halved_by_the_eager_backend(
+    network: MelViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = compiled(network, Compiler())
+    assert backend.wait(30)
+    expected, sizes, forward = direct(network, mels(5)), [], network.forward
+
+    def small_only(batch: Tensor, keep: Tensor | None = None) -> Answers:
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("full")
+        return forward(batch, keep)
+
+    monkeypatch.setattr(network, "forward", small_only)
+    np.testing.assert_allclose(stack(backend(mels(5))), expected, atol=1e-5)
+    assert sizes == [8, 5, 2, 3]  # the padded batch, and then the eager backend
+    assert states(backend) == {"1": "ready", "3": "ready", "8": "failed"}
+    np.testing.assert_allclose(stack(backend(mels(5))), expected, atol=1e-5)
+    assert sizes[4:] == [5, 2, 3]
+
+
+def test_an_error_names_the_precision_that_was_computed_in(network: MelViT) -> None:
+    backend = CompiledBackend(EagerBackend(network, "cpu", "bfloat16"), (1,), Compiler())
+    assert backend.wait(30)
+    with pytest.raises(BackendError, match="bfloat16 on cpu holds NaN") as caught:
+        backend(np.full((1, 32, 224), np.nan, np.float32))
+    assert "full precision" in caught.value.hint
 
 
 @pytest.mark.usefixtures("never_slower")

@@ -136,6 +136,43 @@ def test_tensorrt_answers_as_the_network(network: MelViT) -> None:
     assert (backend.name, backend.describe()["torch2trt"]) == ("tensorrt", "0.5.0")
 
 
+def test_where_the_engine_fails_the_eager_backend_answers(network: MelViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend itself, which halves a batch that does not fit."""
+    backend = TensorRtBackend(as_on_cuda(network), FakeTrt())
+    expected, sizes, forward = direct(network, mels(7)), [], network.forward
+
+    def small_only(batch: torch.Tensor, keep: torch.Tensor | None = None) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 4:
+            raise torch.OutOfMemoryError("full")
+        return forward(batch, keep)
+
+    monkeypatch.setattr(network, "forward", small_only)
+    assert backend.describe()["tensorrt"]["error"] is None
+    np.testing.assert_allclose(backend(mels(7)).logits, expected, atol=1e-5)
+    assert sizes == [7, 7, 3, 4]  # the engine, and then the eager backend
+    assert "no memory left for 7" in backend.describe()["tensorrt"]["error"]
+    np.testing.assert_allclose(backend(mels(3)).logits, direct(network, mels(3)), atol=1e-5)
+
+
+def test_an_engine_that_fails_in_its_own_way_is_left(network: MelViT) -> None:
+    backend = TensorRtBackend(as_on_cuda(network), FakeTrt())
+
+    def broken(batch: torch.Tensor) -> Any:
+        raise ValueError("binding 0")
+
+    backend._engine = broken
+    np.testing.assert_allclose(backend(mels(3)).logits, direct(network, mels(3)), atol=1e-5)
+    assert backend.describe()["tensorrt"]["error"] == "ValueError: binding 0"
+
+
+def test_mels_that_are_at_fault_leave_the_engine_in_use(network: MelViT) -> None:
+    backend = TensorRtBackend(as_on_cuda(network), FakeTrt())
+    with pytest.raises(BackendError, match="NaN or infinity"):
+        backend(np.full((2, 32, 224), np.nan, np.float32))
+    assert backend.describe()["tensorrt"]["error"] is None
+
+
 def test_a_network_that_tensorrt_does_not_take(network: MelViT) -> None:
     with pytest.raises(BackendError, match="cannot take the network: TypeError: no such layer"):
         TensorRtBackend(as_on_cuda(network), FakeTrt("no such layer"))

@@ -168,6 +168,24 @@ def test_a_backend_tells_what_it_can() -> None:
     assert (missing["ms"], missing["state"]) == ({}, "not here")
     least = numbers.backend({"name": "eager", "device": "cpu", "precision": "float32"})
     assert (least["candidates"], least["chosen"], least["device_name"]) == ([], "", "")
+    assert (least["compiled"], least["graphs"], least["tensorrt_error"], least["measured_at"]) == (None, None, "", "")
+
+
+def test_what_was_compiled_is_told_size_by_size() -> None:
+    measured = {"first_ms": 21000.0, "eager_ms": 30.5, "compiled_ms": math.nan, "cosine": 0.99999}
+    sizes = {"1": {"state": "slower", "n_calls": 4, **measured}, "3": {"state": "compiling", "n_calls": 0}}
+    described = {**DESCRIBED, "state": "compiling", "compiled": {"sizes": sizes, "error": "<b>\udcff"}}
+    said = json.loads(json.dumps(numbers.backend(described), allow_nan=False))
+    assert said["state"] == "compiling"
+    assert said["compiled"]["error"] == "<b>\ufffd"
+    unknown = dict.fromkeys(("first_ms", "eager_ms", "compiled_ms", "cosine"))
+    assert said["compiled"]["sizes"] == [
+        {"size": 1, "state": "slower", "n_calls": 4, **measured, "compiled_ms": None},
+        {"size": 3, "state": "compiling", "n_calls": 0, **unknown},
+    ]
+    recorded = numbers.backend({**DESCRIBED, "graphs": {"sizes": [1, 4], "error": None}, "measured_at": "2026-03-07"})
+    assert (recorded["graphs"], recorded["measured_at"]) == ({"sizes": [1, 4], "error": ""}, "2026-03-07")
+    assert numbers.backend({**DESCRIBED, "tensorrt": {"error": "lost"}})["tensorrt_error"] == "lost"
 
 
 # --- what if ---
@@ -204,7 +222,8 @@ class Comparison:
                 raise StoppedError("the comparison was stopped")
         if self.error:
             raise self.error
-        return Difference(path, 5, (side(), side(choice=choices[1], top_confidence=0.4)), ("Jazz", 0.5, 0.4), 1.5)
+        second = side(choice=choices[1], top_confidence=0.4, notes=("eager answered",))
+        return Difference(path, 5, (side(), second), ("Jazz", 0.5, 0.4), 1.5)
 
 
 def what_if(desk: ProfilerDesk, station: SimpleNamespace, comparison: Comparison) -> ProfilerDesk:
@@ -227,6 +246,7 @@ def test_a_comparison_is_seen_from_its_start_to_its_end(desk: ProfilerDesk, stat
     assert told["result"]["name"] == "a.mp3"
     assert told["result"]["moved"] == {"genre": "Jazz", "before": 0.5, "after": 0.4}
     assert told["result"]["sides"][1]["denoise"] is True
+    assert [one["notes"] for one in told["result"]["sides"]] == [[], ["eager answered"]]
     assert comparison.asked == [("/music/a.mp3", (Choice(), Choice(5, "auto", "int8", True)))]
 
 

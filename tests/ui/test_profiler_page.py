@@ -175,6 +175,124 @@ def test_the_downloads_open(view, site):
     assert str(site.songs[-1]) in [row["file"] for row in csv.DictReader(io.StringIO(text, newline=""))]
 
 
+def wait_polls(view, n=2):
+    view.wait_for_function(f"(n) => {POLLS} >= n", arg=view.evaluate(POLLS) + n)
+
+
+def test_what_is_compiled_is_shown_where_there_is_any(view, site, monkeypatch):
+    wait_polls(view)
+    assert view.locator(".pf-compile").is_hidden()
+    assert view.locator(".pf-made").is_hidden()
+    measured = {"first_ms": 21000.0, "eager_ms": 30.52, "compiled_ms": 20.2, "cosine": 0.99999}
+    sizes = {
+        "1": {"state": "ready", "n_calls": 1234, **measured},
+        "3": {"state": "failed", "n_calls": 0},
+        "8": {"state": "<i>", "n_calls": 0},
+    }
+    told = {
+        "name": "compiled",
+        "device": "cpu",
+        "precision": "bfloat16",
+        "chosen": "as it was asked for",
+        "state": "compiling",
+        "measured_at": "2026-03-07T22:15:00",
+        "compiled": {"sizes": sizes, "error": NASTY},
+        "graphs": {"sizes": [1, 4], "error": None},
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(site.workstation.classifier.backend, "describe", lambda: told)
+        view.wait_for_selector(".pf-compile:visible")
+        assert view.locator(".pf-backend .pf-badge").inner_text() == "still compiling"
+        assert view.locator(".pf-chosen").inner_text() == "As it was asked for. Measured on 2026-03-07."
+        rows = [row.split("\t") for row in view.locator(".pf-compiled tbody").inner_text().split("\n")]
+        assert rows == [
+            ["1 segment", "ready", "21000.0", "30.5", "20.2", "0.99999", "1,234"],
+            ["up to 3 segments", "failed", "–", "–", "–", "–", "0"],
+            ["up to 8 segments", "<i>", "–", "–", "–", "–", "0"],
+        ]
+        said = view.locator(".pf-made").inner_text()
+        recorded, failed = "CUDA graphs are recorded for batches of 1, 4.", "A compiled graph failed, and eager answers"
+        assert said == f"{recorded} {failed} instead: {NASTY}."
+        assert view.locator("#profiler :is(img, i)").count() == 0
+    view.wait_for_selector(".pf-compile", state="hidden")
+
+
+def of_request(name, request):
+    return json.loads(request.post_data)["fn_name"] == f"profiler_{name}"
+
+
+def lose(page, *names):
+    """Answers to these requests do not arrive until the function that is returned is called."""
+
+    def handle(route):
+        if any(of_request(name, route.request) for name in names):
+            route.abort()
+        else:
+            route.fallback()
+
+    page.route("**/component_server/**", handle)
+    return lambda: page.unroute("**/component_server/**", handle)
+
+
+@pytest.fixture
+def alone(browser, site):
+    """A page of its own whose console may tell of lost requests, though not of errors in the script."""
+    context = new_context(browser)
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda e: errors.append(e.stack))
+    yield page
+    context.close()
+    assert errors == []
+
+
+WATERFALL = "document.querySelector('[data-chart=waterfall]')"
+
+
+def test_a_waterfall_is_of_its_own_song_or_of_none(alone, site):
+    alone.goto(site.url)
+    alone.wait_for_selector("[data-chart=waterfall] svg")
+    shown = site.workstation.classifier.profiler.runs()[-40:]
+    (before, its_number), (name, number) = list({Path(run.label).name: run.number for run in shown}.items())[:2]
+    alone.locator(".pf-run").select_option(str(its_number))
+    alone.wait_for_function(
+        f"(name) => {WATERFALL}.querySelector('svg').getAttribute('aria-label').includes(name)", arg=before
+    )
+    found = lose(alone, "spans")
+    alone.locator(".pf-run").select_option(str(number))
+    alone.wait_for_function(f"{WATERFALL}.textContent.includes('Asking again')")
+    for _ in range(2):  # what is drawn with new numbers is not the song before under this one's name
+        wait_polls(alone, 1)
+        assert alone.locator("[data-chart=waterfall] svg").count() == 0
+    found()
+    alone.wait_for_function(
+        f"(name) => {WATERFALL}.querySelector('svg')?.getAttribute('aria-label').includes(name)", arg=name
+    )
+    assert not alone.evaluate(f"{WATERFALL}.classList.contains('pf-before')")
+
+
+def test_a_request_that_is_lost_is_told_and_may_be_tried_again(alone, site):
+    found = lose(alone, "state", "compare", "stop")
+    alone.goto(site.url)
+    alone.wait_for_selector(".pf[data-polls]")
+    alone.locator(".pf-go").click()  # before the first numbers have come
+    alone.wait_for_function("document.querySelector('.pf-progress.pf-failed')?.textContent.includes('No answer')")
+    assert alone.locator(".pf-go").is_enabled()
+    alone.evaluate("document.querySelector('[data-do=stop]').click()")
+    alone.wait_for_timeout(500)
+    found()
+    alone.wait_for_selector(".pf-bar")
+    assert "No answer" in alone.locator(".pf-progress").inner_text()
+    found = lose(alone, "export")
+    alone.locator("[data-export=csv]").click()
+    alone.wait_for_function("document.querySelector('.pf-notice').textContent.includes('No answer')")
+    found()
+    alone.locator("[data-way=second] [name=n_segments]").fill("2")
+    alone.locator("[data-way=first] [name=backend]").select_option("eager")
+    alone.locator(".pf-go").click()
+    alone.wait_for_selector(".pf-verdict")
+    assert alone.locator(".pf-progress").inner_text() == ""
+
+
 def test_what_if(view, site):
     view.locator(".pf-song select").select_option("demo")
     view.locator("[data-way=first] [name=n_segments]").fill("3")

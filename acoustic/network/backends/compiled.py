@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import BackendError
 from ...records import Votes
 from ..vit import Answers
-from .contract import joined
+from .contract import checked, joined
 from .eager import EagerBackend, run
 from .measuring import MIN_COSINE, best_ms, cosine, probe
 
@@ -42,6 +42,7 @@ class CompiledBackend:
         self._graph: Callable[[Tensor], Answers] | None = None
         self._states = dict.fromkeys(self._sizes, "waiting")
         self._numbers: dict[int, dict[str, float]] = {}
+        self._n_calls = dict.fromkeys(self._sizes, 0)
         self._error = ""
         self._stop = threading.Event()
         self._warm_up = threading.Thread(target=self._warm_up_all, name="torch-compile", daemon=True)
@@ -56,29 +57,35 @@ class CompiledBackend:
         return self._eager.precision
 
     def __call__(self, mels: np.ndarray) -> Votes:
-        tensor = self._eager.as_input(mels)
+        mels = checked(mels, self._eager.n_mels)
         step = self._sizes[-1]
         if len(mels) <= step:
-            return self._answer(tensor)
-        return joined([self._answer(tensor[start : start + step]) for start in range(0, len(mels), step)])
+            return self._answer(mels)
+        return joined([self._answer(mels[start : start + step]) for start in range(0, len(mels), step)])
 
-    def _answer(self, mels: Tensor) -> Votes:
-        """At most the largest size: by the compiled graph if its size is ready, else by the eager network."""
+    def _answer(self, mels: np.ndarray) -> Votes:
+        """At most the largest size: by the compiled graph if its size is ready, else by the eager backend, which halves
+        a batch that does not fit."""
         n = len(mels)
+        if n == 0:
+            return self._eager(mels)
         size = next(size for size in self._sizes if size >= n)
-        if n == 0 or self._graph is None or self._states[size] != "ready":
-            return run(self._eager.network, mels)
+        self._n_calls[size] += 1
+        if self._graph is None or self._states[size] != "ready":
+            return self._eager(mels)
         try:
-            votes = self._run_padded(mels, size)
-        except BackendError as error:
-            self._states[size], self._error = "failed", error.message
-            return run(self._eager.network, mels)
-        return Votes(votes.logits[:n], votes.tag_logits[:n], votes.embeddings[:n])
+            votes = self._run_padded(self._eager.as_input(mels), size)
+            return Votes(votes.logits[:n], votes.tag_logits[:n], votes.embeddings[:n])
+        except (BackendError, RuntimeError) as error:  # padding takes memory, too
+            problem = _said(error)
+        votes = self._eager(mels)  # outside, where the error holds no tensors; raises where the fault lies in the mels
+        self._states[size], self._error = "failed", problem
+        return votes
 
     def _run_padded(self, mels: Tensor, size: int) -> Votes:
         assert self._graph is not None
         padding = mels.new_zeros(size - len(mels), *mels.shape[1:])
-        return run(self._graph, torch.cat([mels, padding]))
+        return run(self._graph, torch.cat([mels, padding]), self.precision)
 
     def _warm_up_all(self) -> None:
         size = 0
@@ -92,8 +99,7 @@ class CompiledBackend:
                 self._states[size] = "compiling"
                 self._states[size] = self._warm_up_one(size)
         except Exception as error:  # torch.compile fails in its own ways (no C++ compiler, ...); the eager path goes on
-            cause = str(error).strip().splitlines()
-            self._error = f"{type(error).__name__}: {cause[0] if cause else ''}"
+            self._error = _said(error)
             self._states.update({s: "failed" for s in self._sizes if s >= size})
 
     def _warm_up_one(self, size: int) -> str:
@@ -119,9 +125,19 @@ class CompiledBackend:
         return "ready" if compiled_ms <= eager_ms else "slower"
 
     def describe(self) -> dict[str, Any]:
-        """The eager description, and under "compiled" each batch size's state and measured times."""
-        sizes = {str(size): {"state": self._states[size], **self._numbers.get(size, {})} for size in self._sizes}
-        return {**self._eager.describe(), "name": self.name, "compiled": {"sizes": sizes, "error": self._error or None}}
+        """The eager description, `state` "compiling" while the warm-up runs, and under "compiled" what became of each
+        batch size: `state` (waiting, compiling, ready, slower, differs, failed), the measured times, and how many calls
+        were of that size, whoever answered."""
+        sizes = {
+            str(size): {"state": self._states[size], "n_calls": self._n_calls[size], **self._numbers.get(size, {})}
+            for size in self._sizes
+        }
+        return {
+            **self._eager.describe(),
+            "name": self.name,
+            "state": "ready" if self.wait(0) else "compiling",
+            "compiled": {"sizes": sizes, "error": self._error or None},
+        }
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the warm-up is over; whether it is."""
@@ -134,3 +150,10 @@ class CompiledBackend:
         """
         self._stop.set()
         self._warm_up.join(CLOSE_S)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, BackendError):
+        return error.message
+    cause = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {cause[0] if cause else ''}"

@@ -1,6 +1,7 @@
 """The network through TensorRT, by torch2trt, where a person has installed it: CUDA only, in float16.
 
-Has not run on hardware yet: it is tested with a stand-in for the module.
+Where the engine fails, the eager backend answers from then on. Has not run on hardware yet: it is tested with a
+stand-in for the module.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from ...errors import BackendError
 from ...records import N_FRAMES, Votes
 from ..vit import Answers, MelViT
-from .contract import joined
+from .contract import checked, joined
 from .eager import EagerBackend, run
 
 MAX_BATCH = 64
@@ -39,6 +40,7 @@ class TensorRtBackend:
             raise BackendError(f"TensorRT cannot take the network: {type(error).__name__}: {error}") from error
         self._version = str(getattr(trt, "__version__", "unknown"))
         self._n_tags = eager.network.architecture.n_tags
+        self._problem = ""
 
     @property
     def device(self) -> str:
@@ -49,10 +51,20 @@ class TensorRtBackend:
         return self._eager.precision
 
     def __call__(self, mels: np.ndarray) -> Votes:
-        tensor = self._eager.as_input(mels)
-        if len(tensor) > MAX_BATCH:
+        mels = checked(mels, self._eager.n_mels)
+        if len(mels) > MAX_BATCH:
             return joined([self(mels[start : start + MAX_BATCH]) for start in range(0, len(mels), MAX_BATCH)])
-        return run(self._answers, tensor)
+        if self._problem:
+            return self._eager(mels)
+        try:
+            return run(self._answers, self._eager.as_input(mels), self.precision)
+        except BackendError as error:
+            problem = error.message
+        except Exception as error:  # an engine fails in its own ways
+            problem = f"{type(error).__name__}: {error}"
+        votes = self._eager(mels)  # outside, where the error holds no tensors; raises where the fault lies in the mels
+        self._problem = problem
+        return votes
 
     def _answers(self, mels: torch.Tensor) -> Answers:
         parts = list(self._engine(mels))
@@ -61,7 +73,12 @@ class TensorRtBackend:
         return Answers(*parts)
 
     def describe(self) -> dict[str, Any]:
-        return {**self._eager.describe(), "name": self.name, "torch2trt": self._version}
+        return {
+            **self._eager.describe(),
+            "name": self.name,
+            "torch2trt": self._version,
+            "tensorrt": {"error": self._problem or None},
+        }
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Nothing is made ready in the background."""
