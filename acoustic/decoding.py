@@ -103,7 +103,7 @@ class _ReadBeside:
         try:
             self._other = audio.open_beside(self._path, self._reader, self._settings)
             waveforms = {place: self._other.read(place, self._length_s) for place in self._places}
-        except AudioError:
+        except Exception:  # an AudioError, or a fault of ours: the first reader meets it too, and says so
             return {}
         whole = all(len(waveform.samples) == self._mel.n_samples for waveform in waveforms.values())
         return waveforms if whole else {}

@@ -104,7 +104,7 @@ class OptimizedAudioClassifier:
             device or self.settings.device,
             backend=self.settings.backend,
             precision=self._precision,
-            n_threads=n_threads,
+            n_threads=n_threads or (self.settings.n_threads() if self.settings.torch_threads else None),
             n_segments=min(self.batch_size, self.segment_spec.n_segments),
             folder=self.settings.cache_folder() / "backends",
         )
@@ -113,8 +113,9 @@ class OptimizedAudioClassifier:
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
-        self._pool = ThreadPoolExecutor(self.settings.decode_workers, thread_name_prefix="decode")
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside") if available_cores() > 1 else None
+        self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
+        # for a file that is alone: one thread digests it, one reads its later half
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside") if available_cores() > 1 else None
         self._n_decoding = 0
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
@@ -193,7 +194,7 @@ class OptimizedAudioClassifier:
         """
         todo = iter(enumerate(paths))
         running: dict[Future[Analysis | Failure], int] = {}
-        in_flight = self.settings.decode_workers + 2
+        in_flight = self.settings.n_workers() + 2
 
         def start_more() -> None:
             while len(running) < in_flight and (following := next(todo, None)) is not None:
@@ -210,7 +211,8 @@ class OptimizedAudioClassifier:
                 start_more()
         finally:
             for future in running:
-                future.cancel()
+                if future.cancel():
+                    self._queue(-1)
 
     async def process_audio_batch(self, paths: Sequence[PathLike], top_k: int = 5) -> list[dict[str, Any]]:
         """The JSON contract's object of every path, in order; one bad file never fails the rest."""
@@ -224,8 +226,8 @@ class OptimizedAudioClassifier:
     def describe(self, path: PathLike) -> Descriptors:
         """The descriptors of one file, with vocal presence from its tag votes. Raises AudioError."""
         name = os.fspath(path)
-        digest = self._digest(name)
-        return self._descriptors(name, digest, self._heard(name, digest, _nobody))
+        digest, heard = self._heard(name, _nobody)
+        return self._descriptors(name, digest, heard)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals since the start: requests, mean times in ms, cache hits, and how the network is executed."""
@@ -270,7 +272,7 @@ class OptimizedAudioClassifier:
             return begun
         except RuntimeError:  # closed by another thread: the file still gets its answer
             stopped: Future[Analysis | Failure] = Future()
-            stopped.set_result(_stopped(path))
+            stopped.set_result(Failure(path, _stopped().to_dict()))
             return stopped
 
     def _queue(self, change: int) -> None:
@@ -279,9 +281,9 @@ class OptimizedAudioClassifier:
 
     def _analyze_or_fail(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis | Failure:
         self._queue(-1)
-        if self._closing.is_set():
-            return _stopped(path)
         try:
+            if self._closing.is_set():
+                raise _stopped()
             return self._analyze(path, described, on_stage)
         except AcousticError as error:
             return Failure(path, error.to_dict())
@@ -296,8 +298,8 @@ class OptimizedAudioClassifier:
             self._n_requests += 1
         with tracing(trace):
             on_stage("load_audio")
-            digest = self._digest(path)
-            analysis = self._finish(path, digest, self._heard(path, digest, on_stage), trace, described)
+            digest, heard = self._heard(path, on_stage)
+            analysis = self._finish(path, digest, heard, trace, described)
         on_stage("done")
         return analysis
 
@@ -345,29 +347,52 @@ class OptimizedAudioClassifier:
             personal=personal.name if personal else None,
         )
 
-    def _digest(self, path: str) -> str | None:
-        """The file's content digest, remembered by (device, inode, size, mtime); None without a cache."""
+    def _heard(self, path: str, on_stage: Callable[[str], None]) -> tuple[str | None, _Heard]:
+        """The file's digest, and the votes on it, from the cache or anew."""
+        try:
+            digest, early = self._digest(path, on_stage)
+            with span("cache"):
+                key = self._votes_key(digest)
+                kept = self.cache.get(key) if self.cache and key else None
+                heard = None if kept is None else _heard_from(kept)
+            if heard is None:
+                heard = self._vote(self._mels(path, digest, on_stage, early), key, on_stage)
+        except RuntimeError as error:
+            if self._closing.is_set():  # its threads take nothing on any more
+                raise _stopped() from error
+            raise
+        return digest, heard
+
+    def _digest(self, path: str, on_stage: Callable[[str], None]) -> tuple[str | None, CacheEntry | None]:
+        """The file's content digest, remembered by (device, inode, size, mtime); None without a cache. And its mels
+        where they were made meanwhile: a file that is alone and not known is digested beside its decoding, since it is
+        hardly ever an old one under a new name.
+        """
         with span("load_audio"):
             identity = audio.file_identity(path)
             if not os.access(path, os.R_OK):
                 raise StorageError(f"{path} may not be read")
             if self.cache is None:
-                return None
+                return None, None
             if identity[2] > self.settings.max_file_mb * 2**20:
-                return None  # refused when it is opened; not worth reading first
+                return None, None  # refused when it is opened; not worth reading first
             key = make_key("digest", *identity)
-            entry, _ = self.cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
-            return str(entry.meta["digest"])
-
-    def _heard(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> _Heard:
-        """The votes on a file, from the cache or anew."""
-        with span("cache"):
-            key = self._votes_key(digest)
-            kept = self.cache.get(key) if self.cache and key else None
-            heard = None if kept is None else _heard_from(kept)
-        if heard is not None:
-            return heard
-        return self._vote(self._mels(path, digest, on_stage), key, on_stage)
+            known = self.cache.get(key)
+        if known is not None:
+            return str(known.meta["digest"]), None
+        early = None
+        with self._decoding() as beside:
+            digesting = beside.submit(audio.digest, path) if beside is not None else None
+            if digesting is not None:
+                try:
+                    early = self._decoded(path, on_stage, beside)
+                finally:
+                    with span("load_audio"):
+                        wait([digesting])
+            with span("load_audio"):
+                digest = digesting.result() if digesting is not None else audio.digest(path)
+                self.cache.put(key, CacheEntry({}, {"digest": digest}))
+        return digest, early
 
     def _vote(self, mels: CacheEntry, key: str | None, on_stage: Callable[[str], None]) -> _Heard:
         """The network's votes on a file's mels, through the lane; cached under `key`."""
@@ -393,16 +418,24 @@ class OptimizedAudioClassifier:
                 self.cache.put(key, entry)
         return dataclasses.replace(_heard_from(entry), cached=False)
 
-    def _mels(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> CacheEntry:
-        """The dB mels of the chosen segments (K, n_mels, 224) with their places, from the cache or decoded."""
+    def _decoded(self, path: str, on_stage: Callable[[str], None], beside: ThreadPoolExecutor | None) -> CacheEntry:
+        """The dB mels of the chosen segments (K, n_mels, 224) with their places."""
+        with span("load_audio"):
+            chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
+        on_stage("mel_spectrogram")
+        with span("mel_spectrogram"):
+            return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
+
+    def _mels(
+        self, path: str, digest: str | None, on_stage: Callable[[str], None], early: CacheEntry | None
+    ) -> CacheEntry:
+        """What `_decoded` gives, from the cache, or `early` if it was made already, or made now."""
 
         def compute() -> CacheEntry:
+            if early is not None:
+                return early
             with self._decoding() as beside:
-                with span("load_audio"):
-                    chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
-                on_stage("mel_spectrogram")
-                with span("mel_spectrogram"):
-                    return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
+                return self._decoded(path, on_stage, beside)
 
         key = self._key("mels", digest)
         if self.cache is None or key is None:
@@ -473,8 +506,8 @@ def _heard_from(entry: CacheEntry) -> _Heard:
     )
 
 
-def _stopped(path: str) -> Failure:
-    return Failure(path, StoppedError("the classifier was closed before this file was analysed").to_dict())
+def _stopped() -> StoppedError:
+    return StoppedError("the classifier was closed before this file was analysed")
 
 
 def _nobody(stage: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .errors import StoppedError
 from .records import Votes
 
 
@@ -59,12 +60,12 @@ class InferenceLane:
 
     def submit(self, mels: np.ndarray) -> Future[LaneAnswer]:
         """Ask for the votes of normalised mels (K, n_mels, 224), K >= 1. The future fails with what the backend
-        raises.
+        raises. StoppedError once the lane is closed.
         """
         job = _Job(mels, time.perf_counter())
         with self._lock:
             if self._closed:
-                raise RuntimeError("the inference lane is closed")
+                raise StoppedError("the classifier was closed before the network was asked about this file")
             self._jobs.put(job)
             self._n_submitted += len(mels)
         return job.future
@@ -108,8 +109,8 @@ class InferenceLane:
         return False
 
     def _run_batch(self, waiting: list[_Job]) -> None:
-        """One network call over the first `batch_size` segments that wait; its error fails every file that took
-        part.
+        """One network call over the first `batch_size` segments that wait. Where it fails for several files, each is
+        asked about by itself: one that is at fault does not fail the others.
         """
         share: list[tuple[_Job, int]] = []
         room = self._batch_size
@@ -121,13 +122,22 @@ class InferenceLane:
         now = time.perf_counter()
         for job, _ in share:
             job.started = job.started or now
+        if not self._tried(share) and len(share) > 1:
+            for one in share:
+                self._tried([one])
+
+    def _tried(self, share: list[tuple[_Job, int]]) -> bool:
+        """Whether the network answered. The lane must outlive any failure of a backend: a single file's error goes to
+        its caller."""
         try:
             self._share_out(share)
-        except Exception as error:  # the lane must outlive any failure of a backend; the error goes to the callers
-            for job, _ in share:
-                if not job.future.done():
-                    self._n_done += len(job.mels) - job.taken  # none of them is tried again
-                    job.future.set_exception(error)
+        except Exception as error:
+            if len(share) == 1:
+                job, _ = share[0]
+                self._n_done += len(job.mels) - job.taken  # none of them is tried again
+                job.future.set_exception(error)
+            return False
+        return True
 
     def _share_out(self, share: list[tuple[_Job, int]]) -> None:
         """Run the batch and give each file the votes of its own segments."""

@@ -46,9 +46,11 @@ class Settings:
         "Of the network's arithmetic; auto takes the fastest that is accurate.",
     )
     batch_size: int = _setting(8, "segments", "Most segments in one network call.", minimum=1, maximum=1024)
-    decode_workers: int = _setting(2, "workers", "Files decoded at the same time.", minimum=1, maximum=64)
+    decode_workers: int = _setting(
+        2, "workers", "Files decoded at the same time; at most one a core.", minimum=1, maximum=64
+    )
     torch_threads: int = _setting(
-        0, "threads", "Threads of the network; 0 takes the cores of this process.", minimum=0, maximum=512
+        0, "threads", "Threads of the network, at most one a core; 0 takes all cores.", minimum=0, maximum=512
     )
     # what is analysed
     n_segments: int = _setting(0, "segments", "Segments a track; 0 takes the model card's.", minimum=0, maximum=64)
@@ -107,7 +109,11 @@ class Settings:
 
     def n_threads(self) -> int:
         """Threads of the network: more than there are cores would make it several times slower."""
-        return self.torch_threads or available_cores()
+        return min(self.torch_threads or available_cores(), available_cores())
+
+    def n_workers(self) -> int:
+        """Files that are decoded at a time, each in one thread or process: never more than there are cores."""
+        return min(self.decode_workers, available_cores())
 
     def segments_of(self, card: SegmentSpec) -> SegmentSpec:
         """The card's segments, but for what is set here."""

@@ -17,9 +17,18 @@ import pytest
 import soundfile
 
 from acoustic.engine import OptimizedAudioClassifier
-from acoustic.errors import AudioError, BackendError, ModelError, NotAudioError, SettingsError, StorageError
+from acoustic.errors import (
+    AudioError,
+    BackendError,
+    ModelError,
+    NotAudioError,
+    SettingsError,
+    StoppedError,
+    StorageError,
+)
 from acoustic.records import Analysis, Failure
-from acoustic.settings import Settings
+from acoustic.settings import Settings, available_cores
+from acoustic.signal import audio, files
 from tests.conftest import GENRES, TAGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +150,37 @@ def test_content_decides_not_the_name(classifier: OptimizedAudioClassifier, song
     assert changed.duration_s != first.duration_s
 
 
+@pytest.mark.skipif(available_cores() < 2, reason="there is no second core to digest on")
+def test_a_new_file_is_digested_beside_its_decoding(
+    classifier: OptimizedAudioClassifier, songs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another thread; its time adds to the whole only where decoding did not last as long. A copy is heard once."""
+    threads: list[str] = []
+
+    def digest(path: str) -> str:
+        threads.append(threading.current_thread().name)
+        return files.digest(path)
+
+    monkeypatch.setattr(audio, "digest", digest)
+    first = classifier.analyze(songs[0])
+    assert threads[0].startswith("beside")
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(songs[0].read_bytes())
+    second = classifier.analyze(copy)
+    assert (first.cached, second.cached) == (False, True)
+    assert_same(first, second)
+    stages = {stage: ms for stage, ms in first.timings_ms.items() if stage != "total"}
+    assert sum(stages.values()) == pytest.approx(first.timings_ms["total"], rel=0.1)
+
+
+def test_after_it_was_closed_it_says_so(fresh: Settings, songs: list[Path]) -> None:
+    classifier = OptimizedAudioClassifier(settings=fresh)
+    classifier.close()
+    for ask in (classifier.analyze, classifier.describe):
+        with pytest.raises(StoppedError):
+            ask(songs[0])
+
+
 def test_settings_that_change_the_answer_change_the_key(fresh: Settings, songs: list[Path]) -> None:
     with OptimizedAudioClassifier(settings=fresh) as classifier:
         classifier.analyze(songs[3])
@@ -203,6 +243,7 @@ def test_stopping_early_stops_the_work(fresh: Settings, songs: list[Path]) -> No
         next(answers)
         answers.close()  # type: ignore[attr-defined]
         stats = classifier.get_stats()
+        assert classifier.load()["waiting_files"] == 0  # what was taken back does not wait any more
     assert stats["total_requests"] < 20
 
 

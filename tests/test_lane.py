@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from acoustic.errors import StoppedError
 from acoustic.lane import InferenceLane
 from acoustic.records import Votes
 
@@ -63,6 +64,20 @@ def test_a_failing_batch_fails_its_files_and_the_lane_lives_on() -> None:
     lane.close()
 
 
+def test_a_file_that_breaks_the_network_does_not_fail_its_neighbours() -> None:
+    backend = Recorder()
+    lane = InferenceLane(backend, batch_size=4)
+    backend.gate.clear()
+    first = lane.submit(mels(9))  # the others come together while it runs
+    good, bad, other = lane.submit(mels(1)), lane.submit(mels(2, -1)), lane.submit(mels(3))
+    backend.gate.set()
+    assert [future.result(10).votes.logits[0, 0] for future in (first, good, other)] == [9, 1, 3]
+    with pytest.raises(ValueError, match="breaks the network"):
+        bad.result(10)
+    assert lane.n_waiting == 0
+    lane.close()
+
+
 def test_a_backend_that_miscounts_fails_its_files_and_the_lane_lives_on() -> None:
     lane = InferenceLane(lambda mels: Votes(*[mels[1:, 0, :1]] * 3), batch_size=4)
     for _ in range(2):
@@ -82,7 +97,7 @@ def test_close_finishes_what_was_submitted_and_refuses_more() -> None:
     closer.join(10)
     assert [future.result(0).votes.logits[0, 0] for future in futures] == [1, 2, 3, 4, 5]
     lane.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StoppedError):
         lane.submit(mels(1))
 
 

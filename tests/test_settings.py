@@ -65,6 +65,15 @@ def test_cores_respect_the_affinity() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize("n_cores", [1, 2, 8])
+def test_neither_workers_nor_threads_are_more_than_cores(monkeypatch: pytest.MonkeyPatch, n_cores: int) -> None:
+    monkeypatch.setattr("acoustic.settings.available_cores", lambda: n_cores)
+    assert (Settings().n_workers(), Settings().n_threads()) == (min(2, n_cores), n_cores)
+    many = Settings(decode_workers=64, torch_threads=512)
+    assert (many.n_workers(), many.n_threads()) == (n_cores, n_cores)
+    assert (Settings(decode_workers=1).n_workers(), Settings(torch_threads=1).n_threads()) == (1, 1)
+
+
 def test_importing_settings_touches_no_environment() -> None:
     code = "import os; a = dict(os.environ); import acoustic.settings; print(a == dict(os.environ))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -34,7 +34,7 @@ class NetworkSource:
         with self._lock:
             if not self._loaded:
                 self._loaded.append(self.load())
-        return self._loaded[0]
+            return self._loaded[0]
 
     def int8_digest(self) -> str:
         """Names the int8 graph; empty where there is none."""

@@ -37,6 +37,7 @@ class SoundfileDecoder:
         self.sample_rate, self.n_channels = self._file.samplerate, self._file.channels
         self.n_frames: int | None = self._file.frames if 0 < self._file.frames < 1 << 48 else None
         if self.n_frames is None:
+            self._file.close()
             raise DecodingError("libsndfile: it finds no samples")
 
     def blocks(self, start: int, n: int) -> Iterator[np.ndarray]:

@@ -126,7 +126,7 @@ class Performance:
         n_middle = max(1, math.ceil(spec.middle_s / classifier.card.mel.segment_s))
         settings = classifier.settings
         return Circumstances(
-            n_workers=settings.decode_workers,
+            n_workers=settings.n_workers(),
             n_cores=available_cores(),
             n_segments=spec.n_segments if spec.mode == "spread" else n_middle,
             denoise=settings.denoise,

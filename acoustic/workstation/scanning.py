@@ -164,7 +164,7 @@ class _Scanner:
         self._library = workstation.library
         self._alone = alone(self._library.path)
         self._model_id = self._library.tracks.model_id(card.name, card.weights_digest, model_key(card, settings))
-        self._n_at_once = settings.decode_workers + 2  # those are decoded; two more wait for the network
+        self._n_at_once = settings.n_workers() + 2  # those are decoded; two more wait for the network
         self._how: dict[str, Any] = {
             "functions": functions or FUNCTIONS,
             "context": worker_context(card, settings),
@@ -172,7 +172,7 @@ class _Scanner:
             "memory_mb": settings.decode_memory_mb,
             "prepare": "acoustic.decoding:prepare",
         }
-        self._workers = Workers(n=settings.decode_workers, **self._how)
+        self._workers = Workers(n=settings.n_workers(), **self._how)
 
     def __enter__(self) -> _Scanner:
         self._alone.__enter__()

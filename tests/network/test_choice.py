@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def test_the_fastest_accurate_one_takes_over() -> None:
     told = json.loads(json.dumps(made.describe(), allow_nan=False))
     assert told["chosen"].startswith("measured: ")
     assert "eager float32" in told["chosen"]
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(told["measured_at"])).total_seconds()) < 600
     assert told["state"] == "ready"
     assert all(set(one["ms"]) == {"1", "4"} for one in told["candidates"] if one["state"] in ("in use", "slower"))
 
@@ -158,7 +160,7 @@ def test_the_choice_is_kept_for_the_same_machine(tmp_path: Path) -> None:
     slow.calls = 0
     again = measured(rival(slow), rival(quick), key="here", folder=folder)
     assert (again.name, slow.calls) == ("openvino", 0)
-    assert again.describe()["chosen"] == first.describe()["chosen"]
+    assert all(again.describe()[key] == first.describe()[key] for key in ("chosen", "measured_at"))
     assert states(again) == states(first)
     settled(rival(slow), rival(quick), key="elsewhere", folder=folder)
     assert slow.calls > 0

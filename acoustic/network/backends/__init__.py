@@ -57,7 +57,7 @@ class Backend(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What `doctor` and the profiler show, as JSON values: name, device, precision, why it was `chosen`, `state`
-        (measuring or ready), and where several were measured, the `candidates`."""
+        (measuring, compiling or ready), and where several were measured, the `candidates`."""
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until what is measured or compiled in the background is done; whether it is. It answers meanwhile."""

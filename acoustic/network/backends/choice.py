@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ class _State:
     findings: tuple[Finding, ...]
     chosen: str
     measured_s: float | None = None
+    measured_at: str = ""
+    """when, in UTC, ISO 8601; empty before"""
 
     def finding(self, at: int, **changes: Any) -> _State:
         findings = list(self.findings)
@@ -164,6 +167,7 @@ class MeasuredBackend:
             "chosen": state.chosen,
             "state": "measuring" if self._thread is not None and self._thread.is_alive() else "ready",
             "measured_s": state.measured_s,
+            "measured_at": state.measured_at,
             "candidates": [asdict(finding) for finding in state.findings],
         }
 
@@ -259,7 +263,8 @@ class MeasuredBackend:
             best, best_at = self._state.current, 0
             chosen = f"measured: nothing accurate is clearly faster than its {first_ms:.1f} ms for {size} segments"
         state = self._state.finding(0, state="slower").finding(best_at, state="in use")
-        self._state = replace(state, current=best, chosen=chosen, measured_s=round(took_s, 1))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._state = replace(state, current=best, chosen=chosen, measured_s=round(took_s, 1), measured_at=now)
         self._remember()
         self._settled(best)
 
@@ -300,7 +305,7 @@ class MeasuredBackend:
                 return None
             made = rival.make()
             made(probe(self._n_mels, 1))
-            return _State(made, findings, str(said["chosen"]), said["measured_s"])
+            return _State(made, findings, str(said["chosen"]), said["measured_s"], str(said.get("measured_at", "")))
         except Exception:
             return None
 
@@ -312,6 +317,7 @@ class MeasuredBackend:
             "key": self._key,
             "chosen": state.chosen,
             "measured_s": state.measured_s,
+            "measured_at": state.measured_at,
             "findings": [asdict(finding) for finding in state.findings],
         }
         aside = self._kept.with_name(f".{self._kept.name}.{os.getpid()}")
