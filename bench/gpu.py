@@ -15,15 +15,17 @@ import dataclasses
 import gc
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from acoustic.errors import BackendError
 from acoustic.network.architecture import Architecture
 from acoustic.network.backends import Backend
+from acoustic.network.backends.measuring import N_RUNS, probe
 from acoustic.network.registry import Registry
 from acoustic.network.vit import MelViT
 
@@ -41,7 +43,8 @@ COMPILE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`ms` is a segment's; `memory_mb` the most that torch held on the card; None and a `problem` where it failed."""
+    """`ms` is a segment's; `memory_mb` the most that torch held on the card; None and a `problem` where it failed. A
+    `problem` beside numbers says why the house would not use what was measured."""
 
     how: str
     precision: str
@@ -89,13 +92,7 @@ def ways(network: MelViT) -> list[tuple[str, str, Callable[[int], Backend]]]:
     from acoustic.network.backends.graphs import GraphBackend
 
     def compiled(n: int) -> Backend:
-        backend = CompiledBackend(EagerBackend(network, "cuda", "float16"), batch_sizes=(n,))
-        if not backend.wait(COMPILE_S):
-            raise BackendError(f"torch.compile took more than {COMPILE_S:.0f} s for {n} segments")
-        state = backend.describe()["compiled"]["sizes"][str(n)]["state"]
-        if state != "ready":  # the eager path would answer in its place
-            raise BackendError(f"torch.compile with {n} segments: {state}")
-        return backend
+        return CompiledBackend(EagerBackend(network, "cuda", "float16"), batch_sizes=(n,))
 
     return [
         ("eager", "float32", lambda n: EagerBackend(copy.deepcopy(network), "cuda", "float32")),  # ours stays here
@@ -115,21 +112,55 @@ def row_of(
     tflops: float,
 ) -> Row:
     """A way with one batch size, for `seconds`; a failure is a row that says so, and the others go on."""
-    from acoustic.network.backends.measuring import probe
-
     torch.cuda.reset_peak_memory_stats()
     try:
         backend = make(n)
-        mels = probe(SIDE, n)
-        times = repeated(lambda: backend(mels), seconds)
-        problem = backend.describe().get("graphs", {}).get("error")
-        backend.close()
-        if problem:  # the eager path has answered in their place
-            raise BackendError(problem)
+        try:
+            if not backend.wait(COMPILE_S):
+                raise BackendError(f"{how} was not ready for {n} segments after {COMPILE_S:.0f} s")
+            mels = probe(SIDE, n)
+            slower = slower_than_eager(backend.describe(), n)
+            times = [slower.ms] if slower else repeated(lambda: backend(mels), seconds)
+            if problem := failure_of(backend.describe(), n):
+                raise BackendError(problem)
+        finally:
+            backend.close()
     except (BackendError, RuntimeError) as error:  # torch's out-of-memory error is a RuntimeError
-        return Row(how, precision, n, None, None, None, str(error).splitlines()[0])
+        return Row(how, precision, n, None, None, None, (str(error) or type(error).__name__).splitlines()[0])
     ms = Spread.of([one / n for one in times])
-    return Row(how, precision, n, ms, torch.cuda.max_memory_allocated() / MB, share_of(ms.median, shape, tflops))
+    memory_mb = torch.cuda.max_memory_allocated() / MB
+    problem = slower.told(n) if slower else ""
+    return Row(how, precision, n, ms, memory_mb, share_of(ms.median, shape, tflops), problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Slower:
+    """What a backend measured of a compiled size that eager beats, in ms a call: eager answers in its place, so a clock
+    around the backend would tell of eager."""
+
+    ms: float
+    eager_ms: float
+
+    def told(self, n: int) -> str:
+        return f"slower than eager's {self.eager_ms / n:.3f}, so eager answers; the best of {N_RUNS} calls each"
+
+
+def slower_than_eager(told: Mapping[str, Any], n: int) -> Slower | None:
+    """From a backend's description; None where `n` segments were not compiled, or are faster so."""
+    one = told.get("compiled", {}).get("sizes", {}).get(str(n), {})
+    return Slower(one["compiled_ms"], one["eager_ms"]) if one.get("state") == "slower" else None
+
+
+def failure_of(told: Mapping[str, Any], n: int) -> str:
+    """Why eager has answered in a backend's place, from the description after its calls; empty where it did not, or
+    was the faster one."""
+    if error := told.get("graphs", {}).get("error"):
+        return str(error)
+    compiled = told.get("compiled", {})
+    state = compiled.get("sizes", {}).get(str(n), {}).get("state", "ready")
+    if state in ("ready", "slower"):
+        return ""
+    return f"torch.compile with {n} segments: {state}" + (f": {compiled['error']}" if compiled.get("error") else "")
 
 
 def share_of(ms: float, shape: Architecture, tflops: float) -> float:
@@ -163,15 +194,15 @@ def table(report: Report) -> str:
     lines = [
         f"{report.card}, torch {report.torch}; measured matrix rate in TFLOP/s: {rates}",
         "",
-        "| | precision | segments | ms a segment (quartiles) | MB on the card | share of the matrix rate |",
-        "|---|---|---|---|---|---|",
+        "| | precision | segments | ms a segment (quartiles) | MB on the card | share of the matrix rate | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in report.rows:
         start = f"| {row.how} | {row.precision} | {row.n_segments} |"
         if row.ms is None:
-            lines.append(f"{start} {row.problem} | | |")
+            lines.append(f"{start} | | | {row.problem} |")
         else:
-            lines.append(f"{start} {row.ms.shown(3)} | {row.memory_mb:,.0f} | {row.share:.2f} |")
+            lines.append(f"{start} {row.ms.shown(3)} | {row.memory_mb:,.0f} | {row.share:.2f} | {row.problem} |")
     return "\n".join(lines)
 
 

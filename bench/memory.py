@@ -29,9 +29,11 @@ class Peak:
     peak_mb: float
 
 
-def peak_of(way: str, model: Path, songs: Sequence[Path], data: Path, n_segments: int = 0) -> Peak:
+def peak_of(
+    way: str, model: Path, songs: Sequence[Path], data: Path, n_segments: int = 0, *, cache: bool = False
+) -> Peak:
     """Measured in a fresh process. Raises CalledProcessError where it fails; its own words are on stderr."""
-    words = [way, model, *songs, "--data", data, "--segments", n_segments]
+    words = [way, model, *songs, "--data", data, "--segments", n_segments, *(["--cache"] if cache else [])]
     command = [sys.executable, "-m", "bench.memory", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent.parent)
     return Peak(**json.loads(done.stdout.splitlines()[-1]))
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("songs", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, required=True, help="where cache and data of ours go")
     parser.add_argument("--segments", type=int, default=0)
+    parser.add_argument("--cache", action="store_true", help="ours with the cache as it comes, emptied first")
     args = parser.parse_args()
     with ExitStack() as stack:
         one = _original(args.way, args.model, stack) if args.way != "ours" else _ours(args, stack)
@@ -65,7 +68,12 @@ def _original(way: str, model: Path, stack: ExitStack) -> Callable[[Path], objec
 def _ours(args: argparse.Namespace, stack: ExitStack) -> Callable[[Path], object]:
     from .ours import ready_classifier
 
-    return stack.enter_context(ready_classifier(args.model, args.data, n_segments=args.segments)).analyze
+    classifier = stack.enter_context(
+        ready_classifier(args.model, args.data, n_segments=args.segments, cache=args.cache)
+    )
+    if classifier.cache is not None:
+        classifier.cache.clear()  # an earlier start may have heard the same songs
+    return classifier.analyze
 
 
 if __name__ == "__main__":

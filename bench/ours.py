@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from acoustic.cache import Cache
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import BackendError
 from acoustic.settings import Settings, prepare_process
@@ -14,7 +15,7 @@ SETTLE_S = 600.0
 
 
 def ready_classifier(
-    model: str | Path, data_folder: Path, *, n_segments: int = 0, cache: bool = False, **changes: Any
+    model: str | Path, data_folder: Path, *, n_segments: int = 0, cache: bool | Cache = False, **changes: Any
 ) -> OptimizedAudioClassifier:
     """A classifier that writes nothing outside `data_folder`. Without `cache` every answer is a first one.
 

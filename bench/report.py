@@ -15,6 +15,7 @@ from .timing import Spread, ratio
 
 ORIGINAL, OPTIMISED = "original", "its optimised form"
 ONE, THREE, SHIPPED = "ours, one segment", "ours, three segments", "ours, as it ships"
+SHIPPED_UNKEPT = "ours, as it ships, without the cache"
 ONE_CACHED, SHIPPED_CACHED = "ours, one segment, cached", "ours, as it ships, cached"
 FIRST_START = ", at its first start"
 ONE_FILE, EIGHT_FILES = "one file", "eight files at once, a file"
@@ -131,8 +132,14 @@ def tables(report: Report) -> str:
     """All tables in Markdown, so that they can be read on a terminal and put into a page."""
     parts = [f"{report.machine.sentence()}; {report.rounds} rounds; median (quartiles)", f"ViT-B/16, {report.int8}"]
     for title, whose in (
-        ("Equal work: ViT-B/16, the same weights, 224 x 224", (ORIGINAL, OPTIMISED, ONE, THREE, ONE_CACHED)),
-        ("As it ships: the embedded model, its own segments and votes", (ORIGINAL, OPTIMISED, SHIPPED, SHIPPED_CACHED)),
+        (
+            "Equal work: ViT-B/16, the same weights, 224 x 224; ours keeps nothing but in the row that says cached",
+            (ORIGINAL, OPTIMISED, ONE, THREE, ONE_CACHED),
+        ),
+        (
+            "As it ships: the embedded model, its own segments and votes; the cache on, and empty before each answer",
+            (ORIGINAL, OPTIMISED, SHIPPED, SHIPPED_UNKEPT, SHIPPED_CACHED),
+        ),
     ):
         parts.append(f"### {title}\n\n" + _times([row for row in report.times if row.who in whose]))
     if report.memory:

@@ -40,12 +40,14 @@ MIN_BUSY = 0.85
 """Target for the share of the time that the lane is busy, where inference is the limit."""
 SETTLED = 0.1
 """Share of the files after which memory should not grow any more."""
+MIN_FILES = 10
+"""of a run whose growth can be told"""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """One run over `n_files`. `lane_busy` is the share of the time that the network was computing; memory in MB, at
-    the end and its growth since a tenth of the files was done (0 for a run of less than ten)."""
+    the end and its growth since a tenth of the files was done (0 for a run of less than MIN_FILES)."""
 
     what: str
     backend: str
@@ -76,7 +78,7 @@ class Memory:
         single one holds whatever songs were being decoded at that moment."""
         last = self.samples[-1][0]
         settled = [(n, mb) for n, mb in self.samples if n >= SETTLED * last]
-        if last < 10 or len(settled) < 3:
+        if last < MIN_FILES or len(settled) < 3:
             return 0.0
         n, mb = np.asarray(settled, np.float64).T
         return float(np.polyfit(n, mb, 1)[0] * (n[-1] - n[0]))
@@ -119,9 +121,8 @@ def linked(songs: Sequence[Path], n: int, folder: Path) -> list[Path]:
     return paths
 
 
-def shipped(folder: Path, n_files: Sequence[int], n_workers: Sequence[int]) -> Iterator[Scale]:
-    """The embedded model, over each number of files with each number of decode workers."""
-    songs = write_songs(folder / "songs", N_SONGS, FORMATS)
+def shipped(folder: Path, songs: Sequence[Path], n_files: Sequence[int], n_workers: Sequence[int]) -> Iterator[Scale]:
+    """The embedded model over `songs` in turn, each number of files with each number of decode workers."""
     for workers in n_workers:
         with ready_classifier(EMBEDDED_MODEL, folder, decode_workers=workers) as classifier:
             run(classifier, songs, "")  # buffers and threads of the first files
@@ -161,7 +162,8 @@ def main() -> None:
         made = write_vit_b16(Path(name), Settings.load().n_threads())
         print(machine.sentence(), HEAD, sep="\n\n")
         scales = []
-        for one in shipped(Path(name), args.files, args.workers):
+        songs = write_songs(Path(name) / "songs", N_SONGS, FORMATS)
+        for one in shipped(Path(name), songs, args.files, args.workers):
             print(line(one), flush=True)  # a thousand files take minutes
             scales.append(one)
         scales.append(limited(Path(name), made))

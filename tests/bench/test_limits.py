@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from acoustic.network.architecture import Architecture
 from acoustic.network.vit import MelViT
-from bench import gpu
 from bench.flops import flops
 from bench.limits import rate_of, shares
 from bench.matrices import chain_flops, openvino_chains, torch_products
@@ -82,28 +81,3 @@ def test_torch_products_are_products() -> None:
         assert product.shape == (64, 64)
         assert str(product.dtype) == f"torch.{one.precision}"
         assert float(product.float().std()) == pytest.approx(8.0, rel=0.1)
-
-
-def test_a_gpus_share_is_of_its_matrix_rate() -> None:
-    shape = Architecture.named("ViT-B/16")
-    ms = flops(shape) / 100e12 * 1e3  # a segment at 100 TFLOP/s
-    assert gpu.share_of(ms, shape, 200.0) == pytest.approx(0.5)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a card is told")
-def test_without_a_card_it_says_so_and_ends(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["gpu"])
-    gpu.main()
-    said = capsys.readouterr().out.strip()
-    assert said.startswith("There is no CUDA device")
-    assert said.count("\n") == 0
-
-
-def test_gpu_rows_tell_numbers_or_the_problem() -> None:
-    good = gpu.Row("graphs", "float16", 8, Spread(0.25, 0.24, 0.26), 512.0, 0.5)
-    bad = gpu.Row("eager", "float32", 256, None, None, None, "cuda has no memory left for 256 segments")
-    text = gpu.table(gpu.Report("a card", "2", {"float16": 100.0}, (good, bad)))
-    assert "| graphs | float16 | 8 | 0.250 (0.240-0.260) | 512 | 0.50 |" in text
-    assert "| eager | float32 | 256 | cuda has no memory left for 256 segments | | |" in text

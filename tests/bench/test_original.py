@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from acoustic.cache import Cache
+from acoustic.engine import OptimizedAudioClassifier
 from acoustic.records import Failure
+from acoustic.settings import Settings
 from bench import original
 from bench.memory import peak_of
+from bench.songs import write_song
+from bench.timing import in_turns
 
 SONG = Path("song.wav")
 
@@ -57,12 +62,38 @@ def test_a_file_that_fails_ends_the_benchmark() -> None:
         work([SONG, Path("bad.wav")])
 
 
+def test_first_answers_pay_for_the_digest_and_for_what_the_cache_writes(tmp_path: Path) -> None:
+    """The row that is judged: with the cache on disk, emptied before each call and outside of its time."""
+    song = write_song(tmp_path / "song.wav", 0, 12.0)
+    settings = Settings(
+        backend="eager", precision="float32", device="cpu", cache_dir=str(tmp_path), data_dir=str(tmp_path)
+    )
+    cache = Cache(tmp_path / "first-answers")
+    n_written: list[int] = []
+
+    def emptied() -> None:
+        n_written.append(len(list((tmp_path / "first-answers").rglob("*.entry"))))
+        cache.clear()
+
+    with OptimizedAudioClassifier(settings=settings, cache=cache) as classifier:
+        in_turns({"shipped": classifier.analyze}, [song], 3, {"shipped": emptied})
+        original.check_all_first(cache)
+        assert n_written == [0, 3, 3], "digest, mels and votes"
+        classifier.analyze(song)
+    with pytest.raises(RuntimeError, match="nothing in their cache: 2 found"):
+        original.check_all_first(cache)
+
+
+def test_a_cache_that_was_never_asked_proves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="0 found, 0 not"):
+        original.check_all_first(Cache(tmp_path))
+
+
 @pytest.mark.slow
 def test_peaks_are_of_processes_of_their_own(tmp_path: Path) -> None:
     """The embedded model in a fresh process: torch alone takes 100 MB, and this process is larger than that one."""
     from acoustic.network.registry import EMBEDDED_MODEL
     from acoustic.settings import PROJECT_ROOT
-    from bench.songs import write_song
 
     held = bytearray(3 * 2**30 // 2)
     held[:: 2**12] = b"x" * len(held[:: 2**12])
