@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,8 @@ CACHE_VERSION = 1
 """raised when a stage's numbers change, so that older entries are not found any more"""
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[int, str], None]
+Identity = tuple[int, ...]
+"""of a file: device, inode, size in bytes, time of change"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,9 @@ class OptimizedAudioClassifier:
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
-        # for a file that is alone: one thread digests it, one reads its later half
+        # for a file that is alone: its later half is read here, and it is kept here behind its answer
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside") if available_cores() > 1 else None
+        self._keeping: dict[Identity, Future[None]] = {}
         self._n_decoding = 0
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
@@ -182,7 +185,12 @@ class OptimizedAudioClassifier:
             self._n_requests += 1
         with tracing(trace):
             trace.add_all(prepared.meta.get("timings_ms", {}))  # what was measured where it was heard
-            return self._finish(name, digest, self._vote(prepared, self._votes_key(digest), _nobody), trace, False)
+            votes = self._vote(prepared, _nobody)
+            if digest is not None:
+                self._keep(self._votes_key(digest), votes)
+                with suppress(AudioError):  # it was moved meanwhile
+                    self._keep_size(audio.file_identity(name)[2])
+            return self._finish(name, digest, dataclasses.replace(_heard_from(votes), cached=False), trace, False)
 
     def analyze_many(
         self, paths: Sequence[PathLike], *, descriptors: bool = False, on_stage: OnStage | None = None
@@ -226,7 +234,7 @@ class OptimizedAudioClassifier:
     def describe(self, path: PathLike) -> Descriptors:
         """The descriptors of one file, with vocal presence from its tag votes. Raises AudioError."""
         name = os.fspath(path)
-        digest, heard = self._heard(name, _nobody)
+        digest, heard = self._heard(name, _nobody, digested=True)
         return self._descriptors(name, digest, heard)
 
     def get_stats(self) -> dict[str, Any]:
@@ -253,6 +261,10 @@ class OptimizedAudioClassifier:
         """Wait until the backends of this machine are measured and the best is in use; whether it is. Nothing needs
         it: the first one answers meanwhile."""
         return self.backend.wait(timeout_s)
+
+    def wait_for_cache(self, timeout_s: float | None = None) -> bool:
+        """Wait until all that was answered is in the cache; whether it is."""
+        return not wait(list(self._keeping.values()), timeout_s).not_done
 
     def load(self) -> dict[str, Any]:
         """What waits and works at this moment: segments before the network, files before a decoder, the seconds that
@@ -298,7 +310,7 @@ class OptimizedAudioClassifier:
             self._n_requests += 1
         with tracing(trace):
             on_stage("load_audio")
-            digest, heard = self._heard(path, on_stage)
+            digest, heard = self._heard(path, on_stage, digested=described or self.settings.rules)
             analysis = self._finish(path, digest, heard, trace, described)
         on_stage("done")
         return analysis
@@ -347,55 +359,91 @@ class OptimizedAudioClassifier:
             personal=personal.name if personal else None,
         )
 
-    def _heard(self, path: str, on_stage: Callable[[str], None]) -> tuple[str | None, _Heard]:
-        """The file's digest, and the votes on it, from the cache or anew."""
+    def _heard(self, path: str, on_stage: Callable[[str], None], *, digested: bool) -> tuple[str | None, _Heard]:
+        """The file's digest and the votes on it, from the cache or anew. The digest is None without a cache and, unless
+        the file must be `digested` first, for a new one that is alone: it is kept behind its answer. It is new where
+        nothing of its size was kept; what may be a copy is digested, to be known again under its new name."""
         try:
-            digest, early = self._digest(path, on_stage)
+            identity, digest = self._known_digest(path)
+            if digest is None and identity is not None:
+                with self._decoding() as beside:
+                    if beside is not None and not digested and not self._has_seen(identity):
+                        mels = self._decoded(path, on_stage, beside)
+                        votes = self._vote(mels, on_stage)
+                        self._keep_behind(beside, path, identity, mels, votes)
+                        return None, dataclasses.replace(_heard_from(votes), cached=False)
+                digest = self._digest(path, identity)
             with span("cache"):
-                key = self._votes_key(digest)
-                kept = self.cache.get(key) if self.cache and key else None
-                heard = None if kept is None else _heard_from(kept)
-            if heard is None:
-                heard = self._vote(self._mels(path, digest, on_stage, early), key, on_stage)
+                votes_key = self._votes_key(digest)
+                kept = self.cache.get(votes_key) if self.cache and votes_key else None
+            if kept is not None:
+                return digest, _heard_from(kept)
+            votes = self._vote(self._mels(path, digest, on_stage), on_stage)
+            self._keep(votes_key, votes)
+            return digest, dataclasses.replace(_heard_from(votes), cached=False)
         except RuntimeError as error:
             if self._closing.is_set():  # its threads take nothing on any more
                 raise _stopped() from error
             raise
-        return digest, heard
 
-    def _digest(self, path: str, on_stage: Callable[[str], None]) -> tuple[str | None, CacheEntry | None]:
-        """The file's content digest, remembered by (device, inode, size, mtime); None without a cache. And its mels
-        where they were made meanwhile: a file that is alone and not known is digested beside its decoding, since it is
-        hardly ever an old one under a new name.
-        """
+    def _known_digest(self, path: str) -> tuple[Identity | None, str | None]:
+        """What the file's content digest is remembered by, and the digest if it is; both None where nothing is kept."""
         with span("load_audio"):
             identity = audio.file_identity(path)
             if not os.access(path, os.R_OK):
                 raise StorageError(f"{path} may not be read")
-            if self.cache is None:
+            # a file that is too large is refused when it is opened; not worth reading first
+            if self.cache is None or identity[2] > self.settings.max_file_mb * 2**20:
                 return None, None
-            if identity[2] > self.settings.max_file_mb * 2**20:
-                return None, None  # refused when it is opened; not worth reading first
-            key = make_key("digest", *identity)
-            known = self.cache.get(key)
-        if known is not None:
-            return str(known.meta["digest"]), None
-        early = None
-        with self._decoding() as beside:
-            digesting = beside.submit(audio.digest, path) if beside is not None else None
-            if digesting is not None:
-                try:
-                    early = self._decoded(path, on_stage, beside)
-                finally:
-                    with span("load_audio"):
-                        wait([digesting])
-            with span("load_audio"):
-                digest = digesting.result() if digesting is not None else audio.digest(path)
-                self.cache.put(key, CacheEntry({}, {"digest": digest}))
-        return digest, early
+            if (keeping := self._keeping.get(identity)) is not None:
+                wait([keeping])
+            known = self.cache.get(make_key("digest", *identity))
+            return identity, None if known is None else str(known.meta["digest"])
 
-    def _vote(self, mels: CacheEntry, key: str | None, on_stage: Callable[[str], None]) -> _Heard:
-        """The network's votes on a file's mels, through the lane; cached under `key`."""
+    def _digest(self, path: str, identity: Identity) -> str:
+        assert self.cache is not None
+        with span("load_audio"):
+            key = make_key("digest", *identity)
+            entry, _ = self.cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
+            self._keep_size(identity[2])
+            return str(entry.meta["digest"])
+
+    def _has_seen(self, identity: Identity) -> bool:
+        """Whether something of this size was kept: only then can the file be a copy of it."""
+        return self.cache is not None and self.cache.get(make_key("size", identity[2])) is not None
+
+    def _keep_size(self, n_bytes: int) -> None:
+        self._keep(make_key("size", n_bytes), CacheEntry({}, {}))
+
+    def _keep_behind(
+        self, beside: ThreadPoolExecutor, path: str, identity: Identity, mels: CacheEntry, votes: CacheEntry
+    ) -> None:
+        """Digest the file and keep what was heard of it while its answer is on its way: the digest of a WAV takes as
+        long as all the rest."""
+
+        def keep() -> None:
+            try:
+                with suppress(AudioError):  # the file was lost meanwhile
+                    digest = audio.digest(path)
+                    if audio.file_identity(path) == identity:  # it is still what was heard
+                        self._keep(self._key("mels", digest), mels)
+                        self._keep(self._votes_key(digest), votes)
+                        self._keep(make_key("digest", *identity), CacheEntry({}, {"digest": digest}))
+                        self._keep_size(identity[2])
+            finally:
+                with self._count_lock:
+                    del self._keeping[identity]
+
+        with self._count_lock:
+            self._keeping[identity] = beside.submit(keep)
+
+    def _keep(self, key: str | None, entry: CacheEntry) -> None:
+        with span("cache"):
+            if self.cache is not None and key is not None:
+                self.cache.put(key, entry)
+
+    def _vote(self, mels: CacheEntry, on_stage: Callable[[str], None]) -> CacheEntry:
+        """The network's votes on a file's mels, through the lane, with all that must be kept beside them."""
         with span("preprocess"):
             ready = normalize(mels.arrays["mels"], self.card.mel)
         on_stage("inference")
@@ -412,11 +460,7 @@ class OptimizedAudioClassifier:
             "start_s": mels.arrays["start_s"],
             "end_s": mels.arrays["end_s"],
         }
-        with span("cache"):
-            entry = CacheEntry(arrays, {name: told for name, told in mels.meta.items() if name != "timings_ms"})
-            if self.cache and key:
-                self.cache.put(key, entry)
-        return dataclasses.replace(_heard_from(entry), cached=False)
+        return CacheEntry(arrays, {name: told for name, told in mels.meta.items() if name != "timings_ms"})
 
     def _decoded(self, path: str, on_stage: Callable[[str], None], beside: ThreadPoolExecutor | None) -> CacheEntry:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places."""
@@ -426,14 +470,10 @@ class OptimizedAudioClassifier:
         with span("mel_spectrogram"):
             return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
 
-    def _mels(
-        self, path: str, digest: str | None, on_stage: Callable[[str], None], early: CacheEntry | None
-    ) -> CacheEntry:
-        """What `_decoded` gives, from the cache, or `early` if it was made already, or made now."""
+    def _mels(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> CacheEntry:
+        """What `_decoded` gives, from the cache or made now."""
 
         def compute() -> CacheEntry:
-            if early is not None:
-                return early
             with self._decoding() as beside:
                 return self._decoded(path, on_stage, beside)
 

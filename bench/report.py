@@ -15,7 +15,7 @@ from .timing import Spread, ratio
 
 ORIGINAL, OPTIMISED = "original", "its optimised form"
 ONE, THREE, SHIPPED = "ours, one segment", "ours, three segments", "ours, as it ships"
-SHIPPED_UNKEPT = "ours, as it ships, without the cache"
+SHIPPED_KEPT = "ours, as it ships, until it is kept"
 ONE_CACHED, SHIPPED_CACHED = "ours, one segment, cached", "ours, as it ships, cached"
 FIRST_START = ", at its first start"
 ONE_FILE, EIGHT_FILES = "one file", "eight files at once, a file"
@@ -138,7 +138,7 @@ def tables(report: Report) -> str:
         ),
         (
             "As it ships: the embedded model, its own segments and votes; the cache on, and empty before each answer",
-            (ORIGINAL, OPTIMISED, SHIPPED, SHIPPED_UNKEPT, SHIPPED_CACHED),
+            (ORIGINAL, OPTIMISED, SHIPPED, SHIPPED_KEPT, SHIPPED_CACHED),
         ),
     ):
         parts.append(f"### {title}\n\n" + _times([row for row in report.times if row.who in whose]))

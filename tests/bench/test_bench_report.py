@@ -85,7 +85,7 @@ def test_memory_is_a_share_of_the_originals() -> None:
 
 @pytest.fixture
 def report() -> Report:
-    times = {**TIMES, words.SHIPPED: [50.0, 50.0, 50.0, 500.0], words.SHIPPED_UNKEPT: [40.0, 40.0, 40.0, 400.0]}
+    times = {**TIMES, words.SHIPPED: [50.0, 50.0, 50.0, 500.0], words.SHIPPED_KEPT: [40.0, 40.0, 40.0, 400.0]}
     rows = rows_of(words.ONE_FILE, times, ["mp3", "wav"], AMX, {})
     peaks = {words.ORIGINAL: Peak(700.0, 1_000.0), words.SHIPPED: Peak(300.0, 800.0)}
     backends = {words.ONE: {"name": "eager", "precision": "bfloat16"}}
@@ -101,7 +101,7 @@ def test_tables_say_what_was_reached_and_what_was_missed(report: Report) -> None
     assert "| one file: ours, one segment | 100 (98-102) | 10.0 (9.5-10.0)x | 8x: reached | 9.0 / 10.0 |" in text
     shipped, unkept = (
         next(row for row in text.splitlines() if row.startswith(f"| one file: {who} |"))
-        for who in (words.SHIPPED, words.SHIPPED_UNKEPT)
+        for who in (words.SHIPPED, words.SHIPPED_KEPT)
     )
     assert "| 12x: reached |" in shipped
     assert "12x" not in unkept, "what a person gets is judged, and the cache is on"

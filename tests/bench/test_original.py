@@ -56,14 +56,14 @@ def test_an_answer_that_should_be_cached_and_is_not_ends_the_benchmark() -> None
 
 
 def test_a_file_that_fails_ends_the_benchmark() -> None:
-    work = original._all_of(Classifier())  # type: ignore[arg-type]
-    work([SONG, SONG])
+    work = original._all_of(Classifier(), kept=False)  # type: ignore[arg-type]
+    work([SONG, Path("other.wav")])
     with pytest.raises(RuntimeError, match=r"bad\.wav: cut off"):
         work([SONG, Path("bad.wav")])
 
 
-def test_first_answers_pay_for_the_digest_and_for_what_the_cache_writes(tmp_path: Path) -> None:
-    """The row that is judged: with the cache on disk, emptied before each call and outside of its time."""
+def test_what_is_kept_behind_a_first_answer_is_timed_where_the_row_says_so(tmp_path: Path) -> None:
+    """With the cache on disk, emptied before each call and outside of its time."""
     song = write_song(tmp_path / "song.wav", 0, 12.0)
     settings = Settings(
         backend="eager", precision="float32", device="cpu", cache_dir=str(tmp_path), data_dir=str(tmp_path)
@@ -76,17 +76,10 @@ def test_first_answers_pay_for_the_digest_and_for_what_the_cache_writes(tmp_path
         cache.clear()
 
     with OptimizedAudioClassifier(settings=settings, cache=cache) as classifier:
-        in_turns({"shipped": classifier.analyze}, [song], 3, {"shipped": emptied})
-        original.check_all_first(cache)
-        assert n_written == [0, 3, 3], "digest, mels and votes"
-        classifier.analyze(song)
-    with pytest.raises(RuntimeError, match="nothing in their cache: 2 found"):
-        original.check_all_first(cache)
-
-
-def test_a_cache_that_was_never_asked_proves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="0 found, 0 not"):
-        original.check_all_first(Cache(tmp_path))
+        in_turns({"kept": original._first(classifier, kept=True)}, [song], 3, {"kept": emptied})
+        assert n_written == [0, 4, 4], "digest, size, mels and votes"
+        with pytest.raises(RuntimeError, match="should have been a first one"):
+            original._first(classifier, kept=False)(song)
 
 
 @pytest.mark.slow
