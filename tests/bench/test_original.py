@@ -59,7 +59,7 @@ def test_a_file_that_fails_ends_the_benchmark() -> None:
     work = original._all_of(Classifier(), kept=False)  # type: ignore[arg-type]
     work([SONG, Path("other.wav")])
     with pytest.raises(RuntimeError, match=r"bad\.wav: cut off"):
-        work([SONG, Path("bad.wav")])
+        work([Path("third.wav"), Path("bad.wav")])
 
 
 def test_what_is_kept_behind_a_first_answer_is_timed_where_the_row_says_so(tmp_path: Path) -> None:
