@@ -189,7 +189,7 @@ class OptimizedAudioClassifier:
             if digest is not None:
                 self._keep(self._votes_key(digest), votes)
                 with suppress(AudioError):  # it was moved meanwhile
-                    self._keep_size(audio.file_identity(name)[2])
+                    self._keep_looks(name)
             return self._finish(name, digest, dataclasses.replace(_heard_from(votes), cached=False), trace, False)
 
     def analyze_many(
@@ -361,13 +361,13 @@ class OptimizedAudioClassifier:
 
     def _heard(self, path: str, on_stage: Callable[[str], None], *, digested: bool) -> tuple[str | None, _Heard]:
         """The file's digest and the votes on it, from the cache or anew. The digest is None without a cache and, unless
-        the file must be `digested` first, for a new one that is alone: it is kept behind its answer. It is new where
-        nothing of its size was kept; what may be a copy is digested, to be known again under its new name."""
+        the file must be `digested` first, for a new one that is alone: it is kept behind its answer. What looks like
+        something that was kept may be a copy, and is digested, to be known again under its new name."""
         try:
             identity, digest = self._known_digest(path)
             if digest is None and identity is not None:
                 with self._decoding() as beside:
-                    if beside is not None and not digested and not self._has_seen(identity):
+                    if beside is not None and not digested and not self._has_seen(path):
                         mels = self._decoded(path, on_stage, beside)
                         votes = self._vote(mels, on_stage)
                         self._keep_behind(beside, path, identity, mels, votes)
@@ -405,15 +405,16 @@ class OptimizedAudioClassifier:
         with span("load_audio"):
             key = make_key("digest", *identity)
             entry, _ = self.cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
-            self._keep_size(identity[2])
+            self._keep_looks(path)
             return str(entry.meta["digest"])
 
-    def _has_seen(self, identity: Identity) -> bool:
-        """Whether something of this size was kept: only then can the file be a copy of it."""
-        return self.cache is not None and self.cache.get(make_key("size", identity[2])) is not None
+    def _has_seen(self, path: str) -> bool:
+        """Whether something that looks like the file was kept: only then can it be a copy."""
+        with span("load_audio"):
+            return self.cache is not None and self.cache.get(make_key("sketch", audio.sketch(path))) is not None
 
-    def _keep_size(self, n_bytes: int) -> None:
-        self._keep(make_key("size", n_bytes), CacheEntry({}, {}))
+    def _keep_looks(self, path: str) -> None:
+        self._keep(make_key("sketch", audio.sketch(path)), CacheEntry({}, {}))
 
     def _keep_behind(
         self, beside: ThreadPoolExecutor, path: str, identity: Identity, mels: CacheEntry, votes: CacheEntry
@@ -429,7 +430,7 @@ class OptimizedAudioClassifier:
                         self._keep(self._key("mels", digest), mels)
                         self._keep(self._votes_key(digest), votes)
                         self._keep(make_key("digest", *identity), CacheEntry({}, {"digest": digest}))
-                        self._keep_size(identity[2])
+                        self._keep_looks(path)
             finally:
                 with self._count_lock:
                     del self._keeping[identity]

@@ -172,7 +172,7 @@ def test_a_new_file_that_is_alone_is_digested_behind_its_answer(
     assert_same(first, second)
     copy = tmp_path / "copy.wav"
     copy.write_bytes(songs[0].read_bytes())
-    assert classifier.analyze(copy).cached  # something of its size is known, so it is digested first
+    assert classifier.analyze(copy).cached  # it looks like one that is known, so it is digested first
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="there is no second core to digest on")

@@ -21,12 +21,22 @@ from ..records import Waveform
 from ..settings import Settings
 from . import ffmpeg_decoder, soundfile_decoder
 from .ffmpeg_decoder import FfmpegDecoder, Source
-from .files import DEFAULTS, digest, file_identity, find_audio, open_regular, shown
+from .files import DEFAULTS, digest, file_identity, find_audio, open_regular, shown, sketch
 from .reader import AudioReader, Decoder, DecodingError, check_params
 from .sniff import sniff
 from .soundfile_decoder import SoundfileDecoder
 
-__all__ = ["AudioReader", "decoders", "digest", "file_identity", "find_audio", "load", "open_audio", "open_beside"]
+__all__ = [
+    "AudioReader",
+    "decoders",
+    "digest",
+    "file_identity",
+    "find_audio",
+    "load",
+    "open_audio",
+    "open_beside",
+    "sketch",
+]
 
 Path = str | os.PathLike[str]
 

@@ -17,6 +17,7 @@ from ..records import printable
 from ..settings import Settings
 
 DIGEST_BLOCK = 1 << 20
+SKETCHED = 1 << 16  # bytes of each part
 MB = 1 << 20
 DEFAULTS = Settings()
 AUDIO_SUFFIXES = frozenset(
@@ -62,6 +63,22 @@ def open_regular(path: str | os.PathLike[str], settings: Settings) -> tuple[int,
         os.close(fd)
         raise
     return fd, status.st_size
+
+
+def sketch(path: str | os.PathLike[str], settings: Settings = DEFAULTS) -> str:
+    """Of a file's size and of its beginning, middle and end: equal for copies, hardly ever for others, and read in no
+    time. Raises what `open_regular` raises."""
+    fd, n_bytes = open_regular(path, settings)
+    try:
+        hasher = hashlib.blake2b(str(n_bytes).encode(), digest_size=32)
+        for place in (0, n_bytes // 2, max(0, n_bytes - SKETCHED)):
+            os.lseek(fd, place, os.SEEK_SET)
+            hasher.update(os.read(fd, SKETCHED))
+        return hasher.hexdigest()
+    except OSError as error:
+        raise _storage(path, error) from error
+    finally:
+        os.close(fd)
 
 
 def digest(path: str | os.PathLike[str], settings: Settings = DEFAULTS) -> str:

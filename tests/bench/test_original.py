@@ -77,7 +77,7 @@ def test_what_is_kept_behind_a_first_answer_is_timed_where_the_row_says_so(tmp_p
 
     with OptimizedAudioClassifier(settings=settings, cache=cache) as classifier:
         in_turns({"kept": original._first(classifier, kept=True)}, [song], 3, {"kept": emptied})
-        assert n_written == [0, 4, 4], "digest, size, mels and votes"
+        assert n_written == [0, 4, 4], "digest, sketch, mels and votes"
         with pytest.raises(RuntimeError, match="should have been a first one"):
             original._first(classifier, kept=False)(song)
 

@@ -378,6 +378,25 @@ def test_any_name_works(songs: dict[str, Path], tmp_path: Path, name: bytes, kin
     assert list(audio.find_audio(tmp_path)) == ([Path(path)] if name.endswith(b".mp3") else [])
 
 
+def test_copies_look_alike_and_others_do_not(tmp_path: Path) -> None:
+    """By size, beginning, middle and end; what lies between is not read."""
+    path, twin = tmp_path / "a.wav", tmp_path / "b.mp3"
+    content = bytearray(np.random.default_rng(0).bytes(1_000_000))
+    path.write_bytes(content)
+    twin.write_bytes(content)
+    assert audio.sketch(path) == audio.sketch(twin)
+    for at in (0, 500_000, 999_999):
+        other = content.copy()
+        other[at] ^= 1
+        twin.write_bytes(other)
+        assert audio.sketch(twin) != audio.sketch(path)
+    twin.write_bytes(content + b"x")
+    assert audio.sketch(twin) != audio.sketch(path)
+    for short in (b"x", b"x" * 70_000):
+        twin.write_bytes(short)
+        assert audio.sketch(twin) != audio.sketch(path)
+
+
 def test_digest_and_identity_follow_the_content(tmp_path: Path) -> None:
     path = makers.write(tmp_path / "a.wav", makers.noise(1.5))
     twin = tmp_path / "b.wav"
