@@ -29,7 +29,7 @@ from .config import TrainConfig
 from .dataset import CropDataset, Targets
 from .labels import index_of
 from .logbook import Epoch, Logbook
-from .precision import DTYPES, autocast, choose, scaler_for
+from .precision import DTYPES, attention, autocast, choose, scaler_for
 from .prepare import Prepared, Report
 from .processes import Processes, share_batch_norm
 from .student import Student, new_student, parameter_groups, set_training, start_digest, trainable, update_average
@@ -181,7 +181,11 @@ class _Run:
         keep = None if keep is None else keep[self.part].to(self.device)
         for number, piece in enumerate(pieces):
             alone = self.processes.n > 1 and number + 1 < len(pieces)
-            with self.module.no_sync() if alone else nullcontext(), autocast(self.precision, self.device):  # type: ignore[operator]
+            with (
+                self.module.no_sync() if alone else nullcontext(),  # type: ignore[operator]
+                autocast(self.precision, self.device),
+                attention(self.device),
+            ):
                 answers, auxiliary = self.module(mels[piece].to(self.device), None if keep is None else keep[piece])
                 sums = loss_sums(answers, auxiliary, _piece(targets, piece), self.dataset, config)
                 parts = {n: s / (n_genre if n == "genre" else config.batch_size) for n, s in sums.items()}
@@ -307,7 +311,7 @@ def _try_step(student: Student, config: TrainConfig, device: str, precision: str
     kept = {k: v.clone() for k, v in student.state_dict().items()}
     n = max(1, config.batch_size // config.accumulate)
     mels = torch.randn(n, config.mel.n_mels, N_FRAMES, device=device)
-    with autocast(precision, device):
+    with autocast(precision, device), attention(device):
         answers, auxiliary = student(mels)
         loss = sum((x.float().square().mean() for x in (*answers, auxiliary) if x.numel()), mels.new_zeros(()))
     loss.backward()
