@@ -26,7 +26,8 @@ import numpy as np
 
 from . import decoding
 from .cache import Cache, make_key
-from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError, StorageError
+from .contents import Contents
+from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError
 from .lane import InferenceLane
 from .network import backends
 from .network.registry import EMBEDDED_MODEL, Registry, model_folders
@@ -51,8 +52,6 @@ CACHE_VERSION = 1
 """raised when a stage's numbers change, so that older entries are not found any more"""
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[int, str], None]
-Identity = tuple[int, ...]
-"""of a file: device, inode, size in bytes, time of change"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +112,12 @@ class OptimizedAudioClassifier:
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
+        self._contents = Contents(self.cache, self.settings.max_file_mb)
         self._versions = tuple(sorted(audio.decoders().items()))
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
         # for a file that is alone: its later half is read here, and it is kept here behind its answer
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside") if available_cores() > 1 else None
-        self._keeping: dict[Identity, Future[None]] = {}
         self._n_decoding = 0
         self._closing = threading.Event()
         self._count_lock = threading.Lock()
@@ -189,7 +188,7 @@ class OptimizedAudioClassifier:
             if digest is not None:
                 self._keep(self._votes_key(digest), votes)
                 with suppress(AudioError):  # it was moved meanwhile
-                    self._keep_looks(name)
+                    self._contents.remember_looks(name)
             return self._finish(name, digest, dataclasses.replace(_heard_from(votes), cached=False), trace, False)
 
     def analyze_many(
@@ -264,7 +263,7 @@ class OptimizedAudioClassifier:
 
     def wait_for_cache(self, timeout_s: float | None = None) -> bool:
         """Wait until all that was answered is in the cache; whether it is."""
-        return not wait(list(self._keeping.values()), timeout_s).not_done
+        return self._contents.wait(timeout_s)
 
     def load(self) -> dict[str, Any]:
         """What waits and works at this moment: segments before the network, files before a decoder, the seconds that
@@ -364,15 +363,15 @@ class OptimizedAudioClassifier:
         the file must be `digested` first, for a new one that is alone: it is kept behind its answer. What looks like
         something that was kept may be a copy, and is digested, to be known again under its new name."""
         try:
-            identity, digest = self._known_digest(path)
+            identity, digest = self._contents.known(path)
             if digest is None and identity is not None:
                 with self._decoding() as beside:
-                    if beside is not None and not digested and not self._has_seen(path):
+                    if beside is not None and not digested and not self._contents.looks_known(path):
                         mels = self._decoded(path, on_stage, beside)
                         votes = self._vote(mels, on_stage)
-                        self._keep_behind(beside, path, identity, mels, votes)
+                        self._contents.keep_behind(beside, path, identity, partial(self._keep_all, mels, votes))
                         return None, dataclasses.replace(_heard_from(votes), cached=False)
-                digest = self._digest(path, identity)
+                digest = self._contents.digest(path, identity)
             with span("cache"):
                 votes_key = self._votes_key(digest)
                 kept = self.cache.get(votes_key) if self.cache and votes_key else None
@@ -386,57 +385,9 @@ class OptimizedAudioClassifier:
                 raise _stopped() from error
             raise
 
-    def _known_digest(self, path: str) -> tuple[Identity | None, str | None]:
-        """What the file's content digest is remembered by, and the digest if it is; both None where nothing is kept."""
-        with span("load_audio"):
-            identity = audio.file_identity(path)
-            if not os.access(path, os.R_OK):
-                raise StorageError(f"{path} may not be read")
-            # a file that is too large is refused when it is opened; not worth reading first
-            if self.cache is None or identity[2] > self.settings.max_file_mb * 2**20:
-                return None, None
-            if (keeping := self._keeping.get(identity)) is not None:
-                wait([keeping])
-            known = self.cache.get(make_key("digest", *identity))
-            return identity, None if known is None else str(known.meta["digest"])
-
-    def _digest(self, path: str, identity: Identity) -> str:
-        assert self.cache is not None
-        with span("load_audio"):
-            key = make_key("digest", *identity)
-            entry, _ = self.cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
-            self._keep_looks(path)
-            return str(entry.meta["digest"])
-
-    def _has_seen(self, path: str) -> bool:
-        """Whether something that looks like the file was kept: only then can it be a copy."""
-        with span("load_audio"):
-            return self.cache is not None and self.cache.get(make_key("sketch", audio.sketch(path))) is not None
-
-    def _keep_looks(self, path: str) -> None:
-        self._keep(make_key("sketch", audio.sketch(path)), CacheEntry({}, {}))
-
-    def _keep_behind(
-        self, beside: ThreadPoolExecutor, path: str, identity: Identity, mels: CacheEntry, votes: CacheEntry
-    ) -> None:
-        """Digest the file and keep what was heard of it while its answer is on its way: the digest of a WAV takes as
-        long as all the rest."""
-
-        def keep() -> None:
-            try:
-                with suppress(AudioError):  # the file was lost meanwhile
-                    digest = audio.digest(path)
-                    if audio.file_identity(path) == identity:  # it is still what was heard
-                        self._keep(self._key("mels", digest), mels)
-                        self._keep(self._votes_key(digest), votes)
-                        self._keep(make_key("digest", *identity), CacheEntry({}, {"digest": digest}))
-                        self._keep_looks(path)
-            finally:
-                with self._count_lock:
-                    del self._keeping[identity]
-
-        with self._count_lock:
-            self._keeping[identity] = beside.submit(keep)
+    def _keep_all(self, mels: CacheEntry, votes: CacheEntry, digest: str) -> None:
+        self._keep(self._key("mels", digest), mels)
+        self._keep(self._votes_key(digest), votes)
 
     def _keep(self, key: str | None, entry: CacheEntry) -> None:
         with span("cache"):

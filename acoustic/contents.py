@@ -1,0 +1,89 @@
+"""Which content a file holds, so that a song is known again under any name: its digest, remembered in the cache by what
+the file system says of the file.
+
+The digest of a three-minute WAV takes as long as decoding, mels and network together. So a file is digested first only
+where it looks like one that was kept and may be a copy; what is surely new can be kept behind its answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+
+from .cache import Cache, make_key
+from .errors import AudioError, StorageError
+from .profiler import span
+from .records import CacheEntry
+from .signal import audio
+
+Identity = tuple[int, ...]
+"""of a file: device, inode, size in bytes, time of change in ns"""
+
+
+class Contents:
+    """The contents that `cache` knows; None keeps nothing and digests nothing. Files of more than `max_file_mb` are
+    refused when they are opened, and not worth reading first. Safe to use from several threads."""
+
+    def __init__(self, cache: Cache | None, max_file_mb: float) -> None:
+        self._cache, self._max_bytes = cache, max_file_mb * 2**20
+        self._lock = threading.Lock()
+        self._keeping: dict[Identity, Future[None]] = {}
+
+    def known(self, path: str) -> tuple[Identity | None, str | None]:
+        """What the file's digest is remembered by, and the digest if it is; both None where nothing is kept. Waits
+        where it is being kept now. Raises StorageError, or NotAudioError for what is no file."""
+        with span("load_audio"):
+            identity = audio.file_identity(path)
+            if not os.access(path, os.R_OK):
+                raise StorageError(f"{path} may not be read")
+            if self._cache is None or identity[2] > self._max_bytes:
+                return None, None
+            if (keeping := self._keeping.get(identity)) is not None:
+                wait([keeping])
+            entry = self._cache.get(make_key("digest", *identity))
+            return identity, None if entry is None else str(entry.meta["digest"])
+
+    def looks_known(self, path: str) -> bool:
+        """Whether something that looks like the file was kept: only then can it be a copy. Raises AudioError."""
+        with span("load_audio"):
+            return self._cache is not None and self._cache.get(make_key("sketch", audio.sketch(path))) is not None
+
+    def digest(self, path: str, identity: Identity) -> str:
+        """The digest of a file that is `known` not to have one yet, remembered from now on. Raises AudioError."""
+        assert self._cache is not None
+        with span("load_audio"):
+            key = make_key("digest", *identity)
+            entry, _ = self._cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
+            self.remember_looks(path)
+            return str(entry.meta["digest"])
+
+    def remember_looks(self, path: str) -> None:
+        """From now on what looks like the file may be a copy of it. Raises AudioError."""
+        if self._cache is not None:
+            self._cache.put(make_key("sketch", audio.sketch(path)), CacheEntry({}, {}))
+
+    def keep_behind(self, executor: Executor, path: str, identity: Identity, keep: Callable[[str], None]) -> None:
+        """In `executor`: digest the file, call `keep` with its digest and remember it; nothing where it is no longer
+        the file of that `identity`."""
+
+        def work() -> None:
+            try:
+                with suppress(AudioError):  # the file was lost meanwhile
+                    digest = audio.digest(path)
+                    if self._cache is not None and audio.file_identity(path) == identity:
+                        keep(digest)
+                        self._cache.put(make_key("digest", *identity), CacheEntry({}, {"digest": digest}))
+                        self.remember_looks(path)
+            finally:
+                with self._lock:
+                    del self._keeping[identity]
+
+        with self._lock:
+            self._keeping[identity] = executor.submit(work)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all is kept that was to be kept behind an answer; whether it is."""
+        return not wait(list(self._keeping.values()), timeout_s).not_done
