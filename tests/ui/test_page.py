@@ -100,6 +100,21 @@ def answered(answered_visitor):
     assert answered_visitor.complaints == []
 
 
+def click_until(page, selector, condition, each_ms=20_000) -> None:
+    """Click, and again where it did not come to what it should within a while."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    until = time.monotonic() + PATIENCE_MS / 1e3
+    while True:
+        page.locator(selector).click()
+        try:
+            page.wait_for_function(condition, timeout=each_ms)
+            return
+        except TooLate:
+            if time.monotonic() > until:
+                raise
+
+
 def drop(page, files) -> None:
     page.set_input_files("#drop input[type=file]", files)
 
@@ -184,8 +199,12 @@ def test_a_click_into_the_spectrogram_plays_from_there(answered):
 
 
 def test_a_row_is_chosen_by_mouse_or_keyboard_and_keeps_the_focus(answered):
-    answered.locator("tr[data-index='1'] .as-took").click()
-    answered.wait_for_function("document.querySelector('.as-verdict .as-eyebrow')?.textContent.startsWith('review')")
+    # Gradio drops a choice that comes while the one before it is still under way, as on a busy machine it may be
+    click_until(
+        answered,
+        "tr[data-index='1'] .as-took",
+        "document.querySelector('.as-verdict .as-eyebrow')?.textContent.startsWith('review')",
+    )
     words = answered.locator(".as-verdict").inner_text()
     assert "Jazz is only 7 points ahead of Blues." in words
     assert "3 % of the samples are at full scale." in words
