@@ -365,12 +365,11 @@ class OptimizedAudioClassifier:
         try:
             identity, digest = self._contents.known(path)
             if digest is None and identity is not None:
-                with self._decoding() as beside:
-                    if beside is not None and not digested and not self._contents.looks_known(path):
-                        mels = self._decoded(path, on_stage, beside)
-                        votes = self._vote(mels, on_stage)
-                        self._contents.keep_behind(beside, path, identity, partial(self._keep_all, mels, votes))
-                        return None, dataclasses.replace(_heard_from(votes), cached=False)
+                mels = None if digested or self._contents.looks_known(path) else self._decoded_alone(path, on_stage)
+                if mels is not None and self._beside is not None:
+                    votes = self._vote(mels, on_stage)
+                    self._contents.keep_behind(self._beside, path, identity, partial(self._keep_all, mels, votes))
+                    return None, dataclasses.replace(_heard_from(votes), cached=False)
                 digest = self._contents.digest(path, identity)
             with span("cache"):
                 votes_key = self._votes_key(digest)
@@ -421,6 +420,11 @@ class OptimizedAudioClassifier:
         on_stage("mel_spectrogram")
         with span("mel_spectrogram"):
             return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
+
+    def _decoded_alone(self, path: str, on_stage: Callable[[str], None]) -> CacheEntry | None:
+        """What `_decoded` gives, if the file is the only one; else None."""
+        with self._decoding() as beside:
+            return None if beside is None else self._decoded(path, on_stage, beside)
 
     def _mels(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> CacheEntry:
         """What `_decoded` gives, from the cache or made now."""

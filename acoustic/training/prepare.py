@@ -53,8 +53,9 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
         dataset.space = _fit_space(config, dataset, train)
     dataset.fit_scales([t for t in train if rows[t].kind == "music"])
     dataset.prepare_draws(train)
-    parts = [[dataclasses.astuple(row)[:-1] for row in rows], store.stamp, [answer.stamp for answer in answers]]
-    return Prepared(rows, dataset, train, held, stamp(*parts, _rooms(config, data)))
+    said = [dataclasses.astuple(dataclasses.replace(row, where="")) for row in rows]  # a blank line changes nothing
+    parts = [said, store.stamp, [answer.stamp for answer in answers], _rooms(config, data)]
+    return Prepared(rows, dataset, train, held, stamp(*parts))
 
 
 def _check_parts(config: TrainConfig, rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:

@@ -41,7 +41,7 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     architecture = replace(config.architecture, n_embedding=widths[0], n_tags=widths[1])
     student = Student(MelViT(architecture), widths[2])
     if config.start_from:
-        network, card = Registry(model_folders(Settings.load())).load(config.start_from)
+        network, card = _models().load(config.start_from)
         factor = factor_of(card.architecture, config.architecture)
         _check_fits(card, config, wider=factor is not None)
         if factor is not None:
@@ -54,7 +54,12 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
 
 def start_digest(config: TrainConfig) -> str:
     """Names the weights that a run starts from; empty for a run from nothing."""
-    return Registry(model_folders(Settings.load())).card(config.start_from).weights_digest if config.start_from else ""
+    return _models().card(config.start_from).weights_digest if config.start_from else ""
+
+
+def _models() -> Registry:
+    """Those that ship and the person's own."""
+    return Registry(model_folders(Settings.load()))
 
 
 def _check_fits(card: ModelCard, config: TrainConfig, wider: bool) -> None:

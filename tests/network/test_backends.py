@@ -187,18 +187,25 @@ def test_half_precision_that_overflows(network: MelViT) -> None:
         EagerBackend(network, "cpu", "bfloat16")(mels(1))
 
 
-def test_a_batch_that_does_not_fit_is_halved(network: MelViT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a GPU may be somebody else's at the moment."""
-    backend = EagerBackend(network, "cpu")
-    expected, sizes, forward = direct(network, mels(7)), [], network.forward
+def holds_at_most(n: int, network: MelViT, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A device that `n` segments fill; the sizes of the batches that it is asked about from now on."""
+    sizes: list[int] = []
+    forward = network.forward
 
     def small_only(batch: Tensor, keep: Tensor | None = None) -> Answers:
         sizes.append(len(batch))
-        if len(batch) > 2:
+        if len(batch) > n:
             raise torch.OutOfMemoryError("full")
         return forward(batch, keep)
 
     monkeypatch.setattr(network, "forward", small_only)
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_is_halved(network: MelViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a GPU may be somebody else's at the moment."""
+    backend = EagerBackend(network, "cpu")
+    expected, sizes = direct(network, mels(7)), holds_at_most(2, network, monkeypatch)
     np.testing.assert_allclose(stack(backend(mels(7))), expected, atol=1e-5)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
@@ -353,15 +360,7 @@ def test_a_batch_that_does_not_fit_is_halved_by_the_eager_backend(
 ) -> None:
     backend = compiled(network, Compiler())
     assert backend.wait(30)
-    expected, sizes, forward = direct(network, mels(5)), [], network.forward
-
-    def small_only(batch: Tensor, keep: Tensor | None = None) -> Answers:
-        sizes.append(len(batch))
-        if len(batch) > 3:
-            raise torch.OutOfMemoryError("full")
-        return forward(batch, keep)
-
-    monkeypatch.setattr(network, "forward", small_only)
+    expected, sizes = direct(network, mels(5)), holds_at_most(3, network, monkeypatch)
     np.testing.assert_allclose(stack(backend(mels(5))), expected, atol=1e-5)
     assert sizes == [8, 5, 2, 3]  # the padded batch, and then the eager backend
     assert states(backend) == {"1": "ready", "3": "ready", "8": "failed"}
