@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context, reload
 from workstation_double import HELD_S, WorkstationDouble, clip
 
 from acoustic.settings import PROJECT_ROOT, Settings
@@ -423,7 +423,7 @@ def test_light_and_dark_follow_the_system_and_the_toggle_is_remembered(visit, sc
     wait_for_background(page, dark=dark)
     page.locator("#as-theme").click()
     page.wait_for_function(f"document.body.classList.contains('dark') === {str(not dark).lower()}")
-    page.reload()
+    reload(page, visit.complaints)
     page.wait_for_selector("#as-theme")
     page.wait_for_function(f"document.body.classList.contains('dark') === {str(not dark).lower()}")
 
