@@ -120,9 +120,9 @@ def seeded(rng: np.random.Generator) -> Iterator[None]:
 # --- one transform each ---
 
 
-def speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """`samples` played `factor` times as fast, pitch and tempo together: (n / factor,)."""
-    return soxr.resample(samples, factor, 1.0, quality="QQ")
+def speed(samples: np.ndarray, factor: float, quality: str = "QQ") -> np.ndarray:
+    """`samples` played `factor` times as fast, pitch and tempo together: (n / factor,). `quality` is soxr's."""
+    return soxr.resample(samples, factor, 1.0, quality=quality)
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:

@@ -21,6 +21,9 @@ from ..network.card import NAME, architecture_problems, input_problems
 from ..network.vit import Architecture
 from ..records import MelSpec, SegmentSpec
 
+BLENDS = "blends"
+"""the source that blends are told by"""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -113,6 +116,23 @@ class AugmentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BlendSpec:
+    """Made-up tracks: two songs of the training part that sound at once, each at another speed, or one alone. The
+    teachers are asked about each blend itself, so it is one more piece of music and not an average of two answers."""
+
+    n: int = 0
+    """how many are made; 0: none"""
+    seconds: float = 20.0
+    share: float = 0.0
+    """their part of the samples drawn, beside those of the sources"""
+    partner_p: float = 0.7
+    level_db: tuple[float, float] = (-12.0, 0.0)
+    """of the second song below the first, both at one loudness (root mean square)"""
+    speed_range: tuple[float, float] = (0.84, 1.19)
+    """pitch and tempo together; drawn even on a logarithmic scale"""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """A whole run. `samples` is its length in training samples, whatever the batch size."""
 
@@ -126,6 +146,7 @@ class TrainConfig:
     mel: MelSpec = field(default_factory=MelSpec)
     segments: SegmentSpec = field(default_factory=SegmentSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
+    blends: BlendSpec = field(default_factory=BlendSpec)
     tags: tuple[str, ...] = ()
     seed: int = 0
     """of the split, the first weights and everything that is drawn"""
@@ -182,6 +203,12 @@ class TrainConfig:
     """accuracy that answers without a review flag should reach on held-out tracks"""
     licence: str = "Apache-2.0"
 
+    @property
+    def drawn(self) -> tuple[Source, ...]:
+        """The sources, and with them the blends, as samples are drawn from them."""
+        blends = (Source(BLENDS, share=self.blends.share, label_weight=0.0),) if self.blends.n else ()
+        return (*self.sources, *blends)
+
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
         """The configuration in `path`, over that of the file beside it that its key `base` names, if it does; a table
@@ -210,6 +237,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         if not 0 <= getattr(config, name) < 1:
             yield f"{name} = {getattr(config, name)} must be from 0 to below 1"
     yield from _augment_problems(config.augment)
+    yield from _blend_problems(config)
     if config.augment.room_p > 0 and not config.rooms:
         yield "augment.room_p is above 0, but no folder of impulse responses is named: `rooms`"
     weights = [teacher.weight for teacher in config.teachers]
@@ -261,6 +289,26 @@ def _augment_problems(augment: AugmentSpec) -> Iterator[str]:
             yield f"augment.{name} = {list(value)} must be above 0"
     if augment.mixup_p + augment.cutmix_p > 1:
         yield "augment.mixup_p and augment.cutmix_p together must not be above 1: a crop is mixed or cut, not both"
+
+
+def _blend_problems(config: TrainConfig) -> Iterator[str]:
+    blends = config.blends
+    if blends.n < 0 or blends.share < 0:
+        yield f"blends.n = {blends.n} and blends.share = {blends.share} must not be below 0"
+    if (blends.n > 0) != (blends.share > 0):
+        yield "blends need both a number and a share: `blends.n`, `blends.share`"
+    if blends.n and not config.teachers:
+        yield "blends have no genre of their own: without a teacher there is nothing to learn from them"
+    if blends.n and any(source.name == BLENDS for source in config.sources):
+        yield f"no source can be called {BLENDS!r} beside blends"
+    if not 1 <= blends.seconds <= 600:
+        yield f"blends.seconds = {blends.seconds} must be from 1 to 600"
+    if not 0 <= blends.partner_p <= 1:
+        yield f"blends.partner_p = {blends.partner_p} must be from 0 to 1"
+    if not 0.5 <= blends.speed_range[0] <= blends.speed_range[1] <= 2:
+        yield f"blends.speed_range = {list(blends.speed_range)} must rise, from 0.5 to 2"
+    if not blends.level_db[0] <= blends.level_db[1] <= 0:
+        yield f"blends.level_db = {list(blends.level_db)} must rise to 0 at most"
 
 
 def _has_bracket(pattern: str) -> bool:

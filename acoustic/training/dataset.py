@@ -91,7 +91,7 @@ class CropDataset:
         self.answers = answers
         self.space = space
         self.data = data
-        self.sources = {source.name: source for source in config.sources}
+        self.sources = {source.name: source for source in config.drawn}
         self._tag_answer = next((i for i, a in enumerate(answers) if a.spec.gives_tags), 0)
         self.tag_columns = _columns(config.tags, answers[self._tag_answer] if answers else None)
         self._soft_cache: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
@@ -179,7 +179,7 @@ class CropDataset:
         genres are balanced, each genre by the root of its number of files. Noise that is mixed in comes from `tracks`
         too."""
         weight = np.zeros(len(self.rows))
-        for source in self.config.sources:
+        for source in self.config.drawn:
             mine = [t for t in tracks if self.rows[t].source == source.name]
             if not mine:
                 continue

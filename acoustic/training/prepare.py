@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import ManifestError
 from ..signal.audio import find_audio
 from ..signal.files import digest
-from .config import TrainConfig
+from .blends import blend_waveforms
+from .config import BLENDS, TrainConfig
 from .dataset import CropDataset
 from .labels import TeacherSpace, fit_teacher_space, index_of
 from .manifest import MIN_HELD_OUT, Row, read_rows, split
@@ -23,8 +24,9 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs before its first step. `train` and `held` are track numbers; no group is in both. `stamp`
-    names all that they were made of: rows, waveforms, teachers, rooms."""
+    """All that a run needs before its first step. `train` and `held` are the numbers of the sources' tracks; no group
+    is in both. Blends, which are drawn from beside `train`, come after all of them. `stamp` names all that they were
+    made of: rows, waveforms, teachers, rooms."""
 
     rows: list[Row]
     dataset: CropDataset
@@ -48,11 +50,19 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
     _check_parts(config, rows, train, held)
     store = build_waveforms(rows, data, work / "targets", config.mel.sample_rate, report)
     answers = [ask_teacher(spec, store, data, work / "targets", report) for spec in config.teachers]
+    blends: range = range(0)
+    if config.blends.n:
+        made = blend_waveforms(config, store, [t for t in train if rows[t].kind == "music"], work / "blends", report)
+        more = [ask_teacher(spec, made, data, work / "blends", report) for spec in config.teachers]
+        blends = range(len(rows), len(rows) + len(made))
+        rows = rows + [Row(file, BLENDS, "music", "", f"{BLENDS}:{file}") for file in made.files]
+        store = store.joined(made)
+        answers = [answer.joined(other) for answer, other in zip(answers, more, strict=True)]
     dataset = CropDataset(config, rows, store, answers, data=data)
     if answers:
         dataset.space = _fit_space(config, dataset, train)
     dataset.fit_scales([t for t in train if rows[t].kind == "music"])
-    dataset.prepare_draws(train)
+    dataset.prepare_draws([*train, *blends])
     said = [dataclasses.astuple(dataclasses.replace(row, where="")) for row in rows]  # a blank line changes nothing
     parts = [said, store.stamp, [answer.stamp for answer in answers], _rooms(config, data)]
     return Prepared(rows, dataset, train, held, stamp(*parts))

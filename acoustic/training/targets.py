@@ -9,9 +9,11 @@ finished.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,17 @@ class TeacherAnswers:
         weight = np.clip(overlap / self.spec.window_s, 1e-3, None) ** 4
         return windows, weight / weight.sum()
 
+    def joined(self, other: TeacherAnswers) -> TeacherAnswers:
+        """These answers and, for the tracks after them, those of the same teacher on other tracks."""
+        return dataclasses.replace(
+            self,
+            logits=np.concatenate([self.logits, other.logits]),
+            embedding=np.concatenate([self.embedding, other.embedding]),
+            start_s=np.concatenate([self.start_s, other.start_s]),
+            first=np.concatenate([self.first, self.first[-1] + other.first[1:]]),
+            stamp=stamp(self.stamp, other.stamp),
+        )
+
     def of_crop(self, track: int, start_s: float, length_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Logits (T,) and embedding (D,) of one crop."""
         windows, weight = self.weights(track, start_s, length_s)
@@ -60,8 +73,8 @@ class TeacherAnswers:
 
 
 class WaveformStore:
-    """All waveforms of a data set, mono int16 at one rate, as one memory-mapped file; `stamp` names what it was made
-    of.
+    """All waveforms of a data set, mono int16 at one rate, as one memory-mapped file, or several joined; `stamp` names
+    what it was made of.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,19 +83,33 @@ class WaveformStore:
         self.sample_rate = int(index["sample_rate"])
         self.files: list[str] = index["files"]
         self.offsets = np.asarray(index["offsets"], dtype=np.int64)
-        self._samples = np.memmap(folder / "waveforms.i16", dtype=np.int16, mode="r")
+        self._parts = [np.memmap(folder / "waveforms.i16", dtype=np.int16, mode="r")]
+        self._part_of = np.zeros(len(self.files), dtype=np.int64)
+        self._begin = self.offsets[:-1]
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def joined(self, other: WaveformStore) -> WaveformStore:
+        """These tracks, and after them those of another store at the same rate."""
+        both = copy.copy(self)
+        both.stamp = stamp(self.stamp, other.stamp)
+        both.files = self.files + other.files
+        both.offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        both._parts = self._parts + other._parts
+        both._part_of = np.concatenate([self._part_of, len(self._parts) + other._part_of])
+        both._begin = np.concatenate([self._begin, other._begin])
+        return both
 
     def length(self, track: int) -> int:
         return int(self.offsets[track + 1] - self.offsets[track])
 
     def read(self, track: int, start: int = 0, n: int | None = None) -> np.ndarray:
         """Samples [start, start + n) as float32 in [-1, 1]; tiled where the track is shorter than n."""
-        begin, end = int(self.offsets[track]) + start, int(self.offsets[track + 1])
-        stop = end if n is None else min(end, begin + n)
-        samples = self._samples[begin:stop].astype(np.float32) / FULL_SCALE
+        begin = int(self._begin[track])
+        end = begin + self.length(track)
+        stop = end if n is None else min(end, begin + start + n)
+        samples = self._parts[self._part_of[track]][begin + start : stop].astype(np.float32) / FULL_SCALE
         if n is not None and len(samples) < n:
             whole = self.read(track)
             samples = np.tile(whole, -(-(start + n) // len(whole)))[start : start + n]
@@ -91,22 +118,33 @@ class WaveformStore:
 
 def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: int, report: Report) -> WaveformStore:
     """Decode every row once. ManifestError names the row whose file cannot be decoded."""
-    files = [row.file for row in rows]
+    settings = Settings(min_duration_s=0.1)
+
+    def decoded() -> Iterator[np.ndarray]:
+        for i, row in enumerate(rows):
+            report("decode", i, len(rows))
+            try:
+                yield audio.load(data / row.file, sample_rate, settings).samples
+            except AudioError as error:
+                raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
+
     made_of = stamp(sample_rate, [(row.file, _content(data, row)) for row in rows])
+    return keep_waveforms([row.file for row in rows], decoded(), folder, sample_rate, made_of)
+
+
+def keep_waveforms(
+    files: list[str], waveforms: Iterable[np.ndarray], folder: Path, sample_rate: int, made_of: str
+) -> WaveformStore:
+    """The store in `folder` if it was made of the same (the stamp `made_of`), else a new one of `waveforms`, one for
+    each of `files`, which only then are asked for."""
     if (folder / "index.json").exists():
         store = WaveformStore(folder)
         if store.stamp == made_of:
             return store
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(min_duration_s=0.1)
     offsets = [0]
     with open(folder / "waveforms.part", "wb") as out:
-        for i, row in enumerate(rows):
-            report("decode", i, len(rows))
-            try:
-                samples = audio.load(data / row.file, sample_rate, settings).samples
-            except AudioError as error:
-                raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
+        for samples in waveforms:
             np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tofile(out)
             offsets.append(offsets[-1] + len(samples))
     (folder / "waveforms.part").replace(folder / "waveforms.i16")
