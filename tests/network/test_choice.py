@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -197,17 +197,31 @@ def test_a_kept_int8_that_turned_out_to_cost_too_much_is_not_taken(tmp_path: Pat
     assert settled(rival(slow), rival(int8, loss=0.05), key="here", folder=tmp_path).precision == "float32"
 
 
-def test_one_disturbed_race_does_not_unseat_the_best() -> None:
-    """The machine is busy while the second rival is timed: what the best took before still counts."""
-    quick = Fake(*QUICK)
+@pytest.mark.parametrize("factor", [0.2, 3.0])
+def test_a_machine_that_slows_down_or_speeds_up_meanwhile_changes_nothing(factor: float) -> None:
+    """Other work begins, or ends, between the races: what was measured before it says nothing of what comes after."""
+    fakes = [Fake(*FIRST), Fake("openvino", "float32", 8.0), Fake("eager", "bfloat16", 14.0)]
 
-    class Disturbing(Fake):
-        def __call__(self, mels: np.ndarray) -> Votes:
-            quick.ms = 60.0  # from here on
-            return super().__call__(mels)
+    def then_busy(at: int) -> Fake:
+        for fake, (_, _, ms) in zip(fakes, (FIRST, ("", "", 8.0), ("", "", 14.0)), strict=True):
+            fake.ms = ms * factor**at
+        return fakes[at]
 
-    made = settled(rival(Fake(*FIRST)), rival(quick), rival(Disturbing("eager", "bfloat16", 8.0)))
+    made = settled(*(Rival(f.name, f.precision, lambda at=at: then_busy(at)) for at, f in enumerate(fakes)))
     assert (made.name, made.precision) == ("openvino", "float32")
+
+
+def test_a_choice_is_measured_again_after_a_while(tmp_path: Path) -> None:
+    slow, quick = Fake(*FIRST), Fake(*QUICK)
+    settled(rival(slow), rival(quick), key="here", folder=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    said = json.loads(kept.read_text())
+    for days, again in ((choice.MAX_AGE_DAYS - 1, False), (choice.MAX_AGE_DAYS + 1, True), (-400, True)):
+        measured_at = datetime.now(UTC) - timedelta(days=days)
+        kept.write_text(json.dumps({**said, "measured_at": measured_at.isoformat()}))
+        slow.calls = 0
+        settled(rival(slow), rival(quick), key="here", folder=tmp_path)
+        assert (slow.calls > 0) is again
 
 
 def test_a_library_that_fails_in_its_own_way_keeps_nobody_out(tmp_path: Path) -> None:

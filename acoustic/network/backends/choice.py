@@ -2,7 +2,7 @@
 
 `MeasuredBackend` answers at once by the first of its rivals, and meanwhile measures the others in the background; the
 fastest whose answers are those of eager float32 takes over between two calls. What was measured is kept in a folder of
-derived data, so that the next start takes the winner without measuring.
+derived data, so that the next start takes the winner without measuring, for a month.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ HOPELESS = 4.0
 """with one segment this many times as slow as the first, and a rival is left alone: emulated bfloat16 is"""
 MAX_LOSS = 0.01
 """most accuracy that int8 may cost, as its file records"""
+MAX_AGE_DAYS = 30.0
+"""after this long a kept choice is measured again: what a machine does beside changes, and how warm it runs"""
 CLOSE_S = 20.0
 """how long `close` lets a measurement go on to its end, so that a short command, too, leaves it to the next"""
 
@@ -199,9 +201,12 @@ class MeasuredBackend:
                     self._state = replace(self._state, chosen="the first to be ready; the others were not all measured")
                     return
                 made = self._judge(at, rival, mels, expected)
-                if made is not None and self._race(made, at, best, best_at, mels):
+                if made is None:
+                    continue
+                its_ms, that_ms = self._race(made, at, best, best_at, mels)
+                if its_ms < that_ms:
                     best, best_at = made, at
-            self._settle(best, best_at, time.perf_counter() - begun)
+            self._settle(best, best_at, mels, begun)
         except Exception as error:  # the border of a thread: the first one stays, and a person can see why
             self._state = replace(
                 self._state, chosen=f"the first to be ready; measuring the others failed: {_said(error)}"
@@ -218,7 +223,7 @@ class MeasuredBackend:
                 made = rival.make()
                 made(mels[:1])  # the first call prepares itself
                 once_ms = best_ms(made, mels[:1])
-                if once_ms > HOPELESS * self._state.findings[0].ms["1"]:
+                if self._is_hopeless(once_ms, mels[:1]):
                     self._note(at, state="slower", ms={"1": round(once_ms, 2)})
                     return None
                 cosine = round(similarity(expected, made(mels)), 6)
@@ -232,9 +237,16 @@ class MeasuredBackend:
         self._note(at, state="slower" if accurate else "inaccurate", cosine=cosine)
         return made if accurate else None
 
-    def _race(self, made: Any, at: int, best: Any, best_at: int, mels: np.ndarray) -> bool:
-        """Time a rival and the best so far by turns, so that a busy machine disturbs both alike; each keeps its least
-        times. Whether the rival is faster by them."""
+    def _is_hopeless(self, once_ms: float, mel: np.ndarray) -> bool:
+        """Whether it takes many times as long as the first, which is asked again before: the machine may have become
+        busy."""
+        limit = once_ms / HOPELESS
+        return limit > self._state.findings[0].ms["1"] and limit > best_ms(self._state.current, mel)
+
+    def _race(self, made: Any, at: int, best: Any, best_at: int, mels: np.ndarray) -> tuple[float, float]:
+        """Time a rival and the best so far by turns, so that a busy machine disturbs both alike: the least ms of each
+        for a song's usual segments, in this race. What was measured in another, on a machine less busy or more, is only
+        shown: each keeps its least times."""
         for size in self._sizes:
             times, n_rounds, begun = {at: float("inf"), best_at: float("inf")}, 0, time.perf_counter()
             while n_rounds < MIN_ROUNDS or (
@@ -247,11 +259,13 @@ class MeasuredBackend:
             for who, ms in times.items():
                 known = self._state.findings[who].ms
                 self._note(who, ms={**known, str(size): round(min(ms, known.get(str(size), ms)), 2)})
-        return self._ms(at) < self._ms(best_at)
+        return times[at], times[best_at]
 
-    def _settle(self, best: Any, best_at: int, took_s: float) -> None:
-        """The fastest takes over, if it is clearly faster than the first; and that is remembered."""
-        first_ms, its_ms, size = self._ms(0), self._ms(best_at), self._sizes[-1]
+    def _settle(self, best: Any, best_at: int, mels: np.ndarray, begun: float) -> None:
+        """The fastest takes over, if it is clearly faster than the first in a race of these two; and that is
+        remembered."""
+        its_ms, first_ms = self._race(best, best_at, self._state.current, 0, mels)
+        size = self._sizes[-1]
         first = f"{self._rivals[0].backend} {self._rivals[0].precision}"
         if best_at and its_ms < WORTH * first_ms:
             cosine = self._state.findings[best_at].cosine
@@ -264,15 +278,13 @@ class MeasuredBackend:
             chosen = f"measured: nothing accurate is clearly faster than its {first_ms:.1f} ms for {size} segments"
         state = self._state.finding(0, state="slower").finding(best_at, state="in use")
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._state = replace(state, current=best, chosen=chosen, measured_s=round(took_s, 1), measured_at=now)
+        took_s = round(time.perf_counter() - begun, 1)
+        self._state = replace(state, current=best, chosen=chosen, measured_s=took_s, measured_at=now)
         self._remember()
         self._settled(best)
 
     def _note(self, at: int, **changes: Any) -> None:
         self._state = self._state.finding(at, **changes)
-
-    def _ms(self, at: int) -> float:
-        return self._state.findings[at].ms[str(self._sizes[-1])]
 
     def _is_first(self, backend: Any) -> bool:
         return (backend.name, backend.precision) == (self._rivals[0].backend, self._rivals[0].precision)
@@ -303,9 +315,12 @@ class MeasuredBackend:
                 return None
             if not rival.measured or (rival.loss or 0.0) > MAX_LOSS:
                 return None
+            age = datetime.now(UTC) - datetime.fromisoformat(said["measured_at"])
+            if abs(age) > timedelta(days=MAX_AGE_DAYS):
+                return None
             made = rival.make()
             made(probe(self._n_mels, 1))
-            return _State(made, findings, str(said["chosen"]), said["measured_s"], str(said.get("measured_at", "")))
+            return _State(made, findings, str(said["chosen"]), said["measured_s"], str(said["measured_at"]))
         except Exception:
             return None
 
