@@ -127,7 +127,10 @@ class Workers:
 
     def _start(self) -> _Worker:
         self._refuse_if_stopped()
-        worker = _Worker(self._memory_mb)
+        try:
+            worker = _Worker(self._memory_mb)
+        except OSError as error:  # no memory for a fork, too many processes or open files
+            raise _not_started(error.strerror or str(error)) from None
         with self._lock:
             self._alive.add(worker)
             stopped = self._stopped
@@ -137,10 +140,7 @@ class Workers:
             worker.set_up(self._setup)
         except _LostError as lost:
             self._forget(worker)
-            raise BackendError(
-                f"the process that decodes cannot be started: it {lost}",
-                "Close other programs, or lower `decode_workers`; `acoustic doctor` looks further.",
-            ) from None
+            raise _not_started(f"it {lost}") from None
         return worker
 
     def _forget(self, worker: _Worker) -> None:
@@ -154,6 +154,13 @@ class Workers:
     def _refuse_if_stopped(self) -> None:
         if self._stopped:
             raise StoppedError("the scan was stopped before this file was read")
+
+
+def _not_started(why: str) -> BackendError:
+    return BackendError(
+        f"the process that decodes cannot be started: {why}",
+        "Close other programs, or lower `decode_workers`; `acoustic doctor` looks further.",
+    )
 
 
 class _Worker:

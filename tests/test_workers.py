@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -106,6 +107,20 @@ def test_stop_ends_who_works_and_who_waits() -> None:
 def test_workers_that_cannot_start_say_so() -> None:
     with workers(prepare="tests.untrusted:fail") as made, pytest.raises(BackendError, match="status 3"):
         made.start()
+
+
+def test_a_machine_that_starts_no_process_says_so_and_the_place_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with workers() as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", full)
+            for ask in (made.start, lambda: made.ask("echo", "a.mp3")):
+                with pytest.raises(BackendError, match="cannot be started: Cannot allocate memory") as caught:
+                    ask()
+                assert "decode_workers" in caught.value.hint
+        assert made.ask("echo", "a.mp3").meta["told"] == 7
 
 
 def test_files_are_read_at_the_same_time() -> None:
