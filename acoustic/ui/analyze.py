@@ -23,11 +23,23 @@ if TYPE_CHECKING:
 DEMO_NAME = "Demo clip (synthetic)"
 SHOW = [("All files", "all"), ("Needs review", "review"), ("Errors", "errors")]
 
-# A click anywhere in a row chooses it; the button in the row makes it reachable by keyboard.
+# A click anywhere in a row chooses it; the button in it makes it reachable by keyboard. Gradio drops an event while
+# the one before it is under way, so a choice is asked for again until the table shows it.
 PICK_JS = """
+let wanted = null, timer = 0;
+function ask(n) {
+  const row = element.querySelector(`tr[data-index='${wanted}']`);
+  if (!row || row.hasAttribute('aria-current') || n > 40) return;
+  trigger('select', { index: Number(wanted) });
+  timer = setTimeout(ask, 250, n + 1);
+}
 element.addEventListener('click', (event) => {
   const row = event.target.closest('tr[data-index]');
-  if (row && row.querySelector('button.as-pick')) trigger('select', { index: Number(row.dataset.index) });
+  if (!row || !row.querySelector('button.as-pick')) return;
+  clearTimeout(timer);
+  wanted = row.dataset.index;
+  trigger('select', { index: Number(wanted) });
+  timer = setTimeout(ask, 250, 0);
 });
 """
 
