@@ -15,6 +15,7 @@ import pytest
 from acoustic import decoding
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import AudioError, NotAudioError, StorageError
+from acoustic.profiler import Trace, span, tracing
 from acoustic.records import CacheEntry, MelSpec, SegmentSpec
 from acoustic.settings import Settings
 from acoustic.signal import audio
@@ -134,6 +135,25 @@ def test_two_readers_read_what_one_reads(tmp_path: Path, suffix: str, hot: bool)
     assert (together.start_s, together.end_s) == (alone.start_s, alone.end_s)
     assert about_both == about
     assert any(warning["code"] == "CLIPPED" for warning in about["warnings"]) == hot
+
+
+def test_what_is_done_beside_lies_inside_its_stage(tmp_path: Path) -> None:
+    path, trace = long_song(tmp_path / "a.wav", hot=False), Trace()
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as beside, tracing(trace):
+        with span("load_audio"):
+            chosen, about = decoding.read(path, MEL, SPEC, Settings(), beside)
+        with span("mel_spectrogram"):
+            decoding.mels_of(chosen, about, MEL, Settings(), beside)
+    outer = {one.name: one for one in trace.spans() if one.depth == 0}
+    inner = [one for one in trace.spans() if one.depth == 1]
+    assert [one.name for one in inner] == ["load_audio", "mel_spectrogram"]
+    for one in inner:
+        stage = outer[one.name]
+        assert one.thread.startswith("beside")
+        assert stage.thread_id != one.thread_id
+        assert stage.start_ms <= one.start_ms
+        assert one.start_ms + one.duration_ms <= stage.start_ms + stage.duration_ms
+        assert trace.timings_ms()[one.name] == stage.duration_ms  # counted once
 
 
 @pytest.mark.parametrize("how", ["not opened", "gives up", "stops short"])
