@@ -57,6 +57,14 @@ def reload(page: Any, complaints: list[str]) -> None:
     complaints[before:] = [said for said in complaints[before:] if not said.startswith(BROKEN_OFF)]
 
 
+def leave(contexts: list[Any], complaints: list[str]) -> list[str]:
+    """Close the contexts; returns what was complained of before: the requests that this breaks off are no fault."""
+    said = list(complaints)
+    for context in contexts:
+        context.close()
+    return said
+
+
 def listen(page: Any, url: str, complaints: list[str]) -> None:
     """Note whatever `page`, which is served at `url`, asks of others or complains about."""
     note = complaints.append

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context, reload
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, leave, listen, new_context, reload
 from workstation_double import HELD_S, WorkstationDouble, clip
 
 from acoustic.settings import PROJECT_ROOT, Settings
@@ -64,17 +64,15 @@ class Visitor:
         page.wait_for_selector("#drop input[type=file]", state="attached")
         return page
 
-    def close(self) -> None:
-        for context in self.contexts:
-            context.close()
+    def close(self) -> list[str]:
+        return leave(self.contexts, self.complaints)
 
 
 @pytest.fixture
 def visit(browser, site):
     visitor = Visitor(browser, site.url)
     yield visitor
-    visitor.close()
-    assert visitor.complaints == []
+    assert visitor.close() == []
 
 
 @pytest.fixture(scope="module")
@@ -444,7 +442,6 @@ def test_the_real_page_answers_the_demo_clip(browser, tmp_path):
             page.wait_for_function("document.querySelector('#timings-plot').innerText.includes('Read audio')")
             page.wait_for_function("!document.querySelector('#descriptors').innerText.includes('measuring')")
             assert "BPM" in page.locator("#descriptors").inner_text()
-            assert visitor.complaints == []
-            visitor.close()
+            assert visitor.close() == []
         finally:
             app.terminate()

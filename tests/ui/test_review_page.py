@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import review_site
-from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, listen, new_context, reload
+from chromium import DESKTOP, IN_CHROMIUM, PATIENCE_MS, PHONE, leave, listen, new_context, reload
 from workstation_double import clip
 
 from acoustic.kept import NOT_MUSIC, SongTags
@@ -80,9 +80,8 @@ def visit(browser, site):
     open_page.forgiven = ()  # what a test brings about itself
     open_page.complaints = complaints
     yield open_page
-    for context in contexts:
-        context.close()
-    assert [one for one in complaints if not one.endswith(open_page.forgiven or "\0")] == []
+    said = leave(contexts, complaints)
+    assert [one for one in said if not one.endswith(open_page.forgiven or "\0")] == []
 
 
 def name(page):
