@@ -7,22 +7,19 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import importlib
 import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, wait
-from functools import partial
-from typing import Any, TypeVar
+from concurrent.futures import Executor, wait
+from typing import Any
 
 import numpy as np
 
 from .errors import AcousticError, AudioError
 from .kept import SongTags
-from .profiler import span
 from .records import CacheEntry, Descriptors, MelSpec, Segments, SegmentSpec, Waveform
 from .settings import Settings
 from .signal import audio, descriptors, enhance, segments
@@ -31,7 +28,6 @@ from .signal.mel import log_mel
 DESCRIBED_S = 30.0
 """length of the middle part of a track from which its descriptors are measured"""
 PathLike = str | os.PathLike[str]
-T = TypeVar("T")
 
 
 def read(
@@ -71,7 +67,7 @@ class _ReadBeside:
         self._places = [start / mel.sample_rate for start in starts[(len(starts) + 1) // 2 :]]
         self._waveforms: dict[float, Waveform] | None = None
         self._other: audio.AudioReader | None = None
-        self._reading = _start(beside, "load_audio", self._read_all) if self._places else None
+        self._reading = beside.submit(self._read_all) if self._places else None
 
     def __enter__(self) -> _ReadBeside:
         return self
@@ -113,17 +109,6 @@ class _ReadBeside:
         return waveforms if whole else {}
 
 
-def _start(beside: Executor, stage: str, function: Callable[[], T]) -> Future[T]:
-    """`function` in another thread, for the run that is traced here: a span inside its stage, which lies beside what
-    this thread does meanwhile."""
-
-    def measured() -> T:
-        with span(stage):
-            return function()
-
-    return beside.submit(contextvars.copy_context().run, measured)
-
-
 def mels_of(
     chosen: Segments, about: Mapping[str, Any], mel: MelSpec, settings: Settings, beside: Executor | None = None
 ) -> CacheEntry:
@@ -136,9 +121,7 @@ def mels_of(
         samples = enhance.compress(samples, chosen.sample_rate)
     places = {"start_s": np.asarray(chosen.start_s), "end_s": np.asarray(chosen.end_s)}
     half = (len(samples) + 1) // 2 if beside is not None else len(samples)
-    later = None
-    if beside is not None and half < len(samples):
-        later = _start(beside, "mel_spectrogram", partial(log_mel, samples[half:], mel))
+    later = beside.submit(log_mel, samples[half:], mel) if beside is not None and half < len(samples) else None
     mels = log_mel(samples[:half], mel)
     if later is not None:
         mels = np.concatenate([mels, later.result()])

@@ -31,7 +31,7 @@ from .errors import AcousticError, AudioError, InternalError, SettingsError, Sto
 from .lane import InferenceLane
 from .network import backends
 from .network.registry import EMBEDDED_MODEL, Registry, model_folders
-from .profiler import Profiler, Trace, current, rest, span, tracing
+from .profiler import Profiler, SpanExecutor, Trace, current, rest, span, tracing
 from .records import (
     Analysis,
     AudioInfo,
@@ -415,11 +415,16 @@ class OptimizedAudioClassifier:
 
     def _decoded(self, path: str, on_stage: Callable[[str], None], beside: ThreadPoolExecutor | None) -> CacheEntry:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places."""
+        mel, settings = self.card.mel, self.settings
+
+        def helper(stage: str) -> SpanExecutor | None:
+            return None if beside is None else SpanExecutor(beside, stage)
+
         with span("load_audio"):
-            chosen, about = decoding.read(path, self.card.mel, self.segment_spec, self.settings, beside)
+            chosen, about = decoding.read(path, mel, self.segment_spec, settings, helper("load_audio"))
         on_stage("mel_spectrogram")
         with span("mel_spectrogram"):
-            return decoding.mels_of(chosen, about, self.card.mel, self.settings, beside)
+            return decoding.mels_of(chosen, about, mel, settings, helper("mel_spectrogram"))
 
     def _decoded_alone(self, path: str, on_stage: Callable[[str], None]) -> CacheEntry | None:
         """What `_decoded` gives, if the file is the only one; else None."""

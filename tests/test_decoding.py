@@ -15,7 +15,7 @@ import pytest
 from acoustic import decoding
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import AudioError, NotAudioError, StorageError
-from acoustic.profiler import Trace, span, tracing
+from acoustic.profiler import SpanExecutor, Trace, span, tracing
 from acoustic.records import CacheEntry, MelSpec, SegmentSpec
 from acoustic.settings import Settings
 from acoustic.signal import audio
@@ -141,9 +141,9 @@ def test_what_is_done_beside_lies_inside_its_stage(tmp_path: Path) -> None:
     path, trace = long_song(tmp_path / "a.wav", hot=False), Trace()
     with ThreadPoolExecutor(1, thread_name_prefix="beside") as beside, tracing(trace):
         with span("load_audio"):
-            chosen, about = decoding.read(path, MEL, SPEC, Settings(), beside)
+            chosen, about = decoding.read(path, MEL, SPEC, Settings(), SpanExecutor(beside, "load_audio"))
         with span("mel_spectrogram"):
-            decoding.mels_of(chosen, about, MEL, Settings(), beside)
+            decoding.mels_of(chosen, about, MEL, Settings(), SpanExecutor(beside, "mel_spectrogram"))
     outer = {one.name: one for one in trace.spans() if one.depth == 0}
     inner = [one for one in trace.spans() if one.depth == 1]
     assert [one.name for one in inner] == ["load_audio", "mel_spectrogram"]

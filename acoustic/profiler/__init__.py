@@ -17,7 +17,7 @@ from .gpus import MB, Gpu
 from .resources import ResourceReader, Resources
 from .runs import Percentiles, Profiler, Run, percentiles
 from .sampler import Sample, Sampler
-from .spans import Span, Trace, current, rest, span, tracing
+from .spans import Span, SpanExecutor, Trace, current, rest, span, tracing
 from .trace_events import TraceWriter, to_chrome_trace, to_csv
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Sample",
     "Sampler",
     "Span",
+    "SpanExecutor",
     "Trace",
     "TraceWriter",
     "current",

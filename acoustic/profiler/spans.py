@@ -10,11 +10,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
@@ -194,6 +198,21 @@ def rest(name: str) -> Iterator[None]:
         yield
     finally:
         trace._record_rest(name, start_ns, time.perf_counter_ns(), depth)
+
+
+class SpanExecutor(Executor):
+    """Gives work to `executor` and measures it there, as a span of the run that is traced where it is submitted: inside
+    the span at hand, beside what this thread does meanwhile."""
+
+    def __init__(self, executor: Executor, name: str) -> None:
+        self._executor, self._name = executor, name
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        def measured() -> T:
+            with span(self._name):
+                return fn(*args, **kwargs)
+
+        return self._executor.submit(copy_context().run, measured)
 
 
 def _wait_for_gpu() -> None:
