@@ -12,6 +12,7 @@ import soundfile
 from acoustic.errors import AudioError, ManifestError, ModelError
 from acoustic.library import background
 from acoustic.library.personal import PersonalModel
+from acoustic.network.card import ModelCard
 from acoustic.records import Analysis, MelSpec
 from acoustic.settings import Settings
 from acoustic.training.background import hear
@@ -255,6 +256,33 @@ def test_before_and_after_on_the_same_songs(station: Workstation, examples: list
     station.use_personal(None)
     with pytest.raises(ModelError, match="no version is in use"):
         station.compare_personal(examples)
+
+
+def test_what_was_taught_outlives_a_new_calibration_of_the_model(
+    fresh: Settings, station: Workstation, examples: list[Example], model_folder: Path, tmp_path: Path
+) -> None:
+    taught(station, examples)
+    station.use_personal("mine")
+    before, _ = station.compare_personal(examples, "mine")
+    answers = dict(station.analyze([e.path for e in examples]))
+    folder = Path(shutil.copytree(model_folder, tmp_path / "calibrated" / "small"))
+    card = ModelCard.read(folder)
+    bias = tuple(-9.0 if label == "Jazz" else 0.0 for label in card.labels)
+    calibration = dataclasses.replace(card.calibration, class_scale=(1.0,) * len(bias), class_bias=bias)
+    dataclasses.replace(card, calibration=calibration).write(folder)
+    with Workstation(dataclasses.replace(fresh, model=str(folder))) as calibrated:
+        for i, answer in calibrated.analyze([e.path for e in examples]):
+            was = answers[i]
+            assert isinstance(answer, Analysis)
+            assert isinstance(was, Analysis)
+            assert answer.personal == "mine"
+            assert answer.verdict.probabilities == pytest.approx(was.verdict.probabilities, abs=5e-3)
+        after, _ = calibrated.compare_personal(examples, "mine")
+        [version] = calibrated.personal_versions()
+    assert version.recalibrated
+    assert not station.personal_versions()[0].recalibrated
+    assert after.after == before.after
+    assert (before.before > 0, after.before) == (True, 0), "the model alone answers as its card has it by now: no Jazz"
 
 
 def test_bad_names_are_refused_before_anything_is_heard(station: Workstation, examples: list[Example]) -> None:

@@ -47,7 +47,8 @@ class Base:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonalModel:
-    """What was taught on top of `base`; C' = C built-in genres and then the person's `own`.
+    """What was taught on top of `base`, with the calibration that this had then; C' = C built-in genres and then the
+    person's `own`.
 
     `weights` (D + C, C') and `bias` (C',) are float32; `temperature` divides the scores, `conformal_quantile` is that
     of the person's songs, or the base's where they are too few. `report` says what was measured when it was taught.
@@ -88,6 +89,7 @@ def plain(calibration: Calibration, temperature: float, conformal_quantile: floa
         class_bias=(),
         label_smoothing=0.0,
         conformal_quantile=conformal_quantile,
+        segment_conformal_quantile=None,  # of the model's own segments
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,25 +12,40 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from ..errors import ModelError
+from ..records import Calibration
+from ..verdict.voting import Voting
 from .genres import MAX_GENRE_CHARS
 from .personal import Base, PersonalModel
 
 META_FILE, TENSOR_FILE = "personal.json", "personal.safetensors"
 FORMAT = 1
 MAX_META_BYTES, MAX_TENSOR_BYTES = 4 * 10**6, 45 * 10**6
+STANDS_ON = (
+    "temperature",
+    "class_scale",
+    "class_bias",
+    "label_smoothing",
+    "voting",
+    "segment_correlation",
+    "coverage",
+)
+"""What of its base's calibration a version's weights, temperature and quantile were fitted with: on another one they
+would depart from other probabilities than those that they were fitted to depart from. All else (when to review, what is
+music) is not the version's, and follows the model's card."""
 _DAMAGED = "Import it again, or teach it again with `acoustic personal fit`; `acoustic personal use none` goes without."
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A version as it was found, sound in itself; whether it fits a base is another question."""
+    """A version as it was found, sound in itself; whether it fits a base is another question. `calibration` is what it
+    was fitted with, as far as STANDS_ON; None for a version from before that was kept."""
 
     created: str
     model: str
@@ -38,6 +54,7 @@ class Stored:
     own: tuple[str, ...]
     temperature: float
     conformal_quantile: float | None
+    calibration: Calibration | None
     report: Mapping[str, Any]
     weights: np.ndarray
     bias: np.ndarray
@@ -69,6 +86,7 @@ def encode(personal: PersonalModel) -> tuple[bytes, bytes]:
         "own": list(personal.own),
         "temperature": personal.temperature,
         "conformal_quantile": personal.conformal_quantile,
+        "calibration": {key: getattr(personal.base.calibration, key) for key in STANDS_ON},
         "sha256": hashlib.sha256(tensors).hexdigest(),
         "report": dict(personal.report),
     }
@@ -92,6 +110,7 @@ def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
             own=tuple(str(label) for label in said["own"]),
             temperature=float(said["temperature"]),
             conformal_quantile=None if said["conformal_quantile"] is None else float(said["conformal_quantile"]),
+            calibration=_calibration(said["calibration"]) if "calibration" in said else None,
             report=dict(said["report"]),
             weights=np.asarray(arrays["weights"], dtype=np.float32),
             bias=np.asarray(arrays["bias"], dtype=np.float32),
@@ -103,14 +122,27 @@ def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
     return stored
 
 
+def _calibration(said: Mapping[str, Any]) -> Calibration:
+    return Calibration(
+        temperature=float(said["temperature"]),
+        class_scale=tuple(float(x) for x in said["class_scale"]),
+        class_bias=tuple(float(x) for x in said["class_bias"]),
+        label_smoothing=float(said["label_smoothing"]),
+        voting=said["voting"],
+        segment_correlation=float(said["segment_correlation"]),
+        coverage=float(said["coverage"]),
+    )
+
+
 def _check_sound(stored: Stored, where: Path) -> None:
     labels = stored.labels + stored.own
-    quantile = stored.conformal_quantile
+    quantile, calibration = stored.conformal_quantile, stored.calibration
     sound = {
         "labels": len(set(labels)) == len(labels) and all(len(g) > 0 and g.isprintable() for g in labels),
         "own": all(len(g) <= MAX_GENRE_CHARS for g in stored.own),
         "temperature": math.isfinite(stored.temperature) and stored.temperature > 0,
         "conformal_quantile": quantile is None or 0.0 <= quantile <= 1.0,
+        "calibration": calibration is None or _is_sound(calibration, len(stored.labels)),
         "weights": stored.weights.ndim == 2
         and stored.weights.shape[1] == len(labels)
         and bool(np.isfinite(stored.weights).all()),
@@ -121,6 +153,20 @@ def _check_sound(stored: Stored, where: Path) -> None:
         raise ModelError(f"{where}: {wrong[0]} makes no sense", _DAMAGED)
 
 
+def _is_sound(c: Calibration, n_labels: int) -> bool:
+    vectors = c.class_scale + c.class_bias
+    return (
+        0.0 < c.temperature < math.inf
+        and len(c.class_scale) == len(c.class_bias)
+        and len(c.class_scale) in (0, n_labels)
+        and all(map(math.isfinite, vectors))
+        and 0.0 <= c.label_smoothing < 1.0
+        and c.voting in get_args(Voting)
+        and 0.0 <= c.segment_correlation <= 1.0
+        and 0.0 < c.coverage < 1.0
+    )
+
+
 def check_base(name: str, stored: Stored, base: Base) -> None:
     again = f"Use that model, or teach it again on {base.model!r} with `acoustic personal fit`."
     if stored.model != base.model:
@@ -129,6 +175,15 @@ def check_base(name: str, stored: Stored, base: Base) -> None:
         raise ModelError(f"version {name!r} was taught on other weights of {base.model!r}", again)
     if len(stored.weights) != base.n_features:
         raise ModelError(f"version {name!r}: {len(stored.weights)} weights a genre, not {base.n_features}", _DAMAGED)
+
+
+def fitted_base(stored: Stored, base: Base) -> Base:
+    """`base` with the calibration that the version stands on: so it answers as it did when it was tested, whatever the
+    card says by now. A version that does not tell stands on the card's."""
+    if stored.calibration is None:
+        return base
+    kept = {key: getattr(stored.calibration, key) for key in STANDS_ON}
+    return dataclasses.replace(base, calibration=dataclasses.replace(base.calibration, **kept))
 
 
 def read_folder(folder: Path) -> tuple[bytes, bytes]:

@@ -28,6 +28,7 @@ from .version_file import (
     TENSOR_FILE,
     check_base,
     encode,
+    fitted_base,
     parse,
     read_bytes,
     read_folder,
@@ -47,8 +48,8 @@ _CHOOSE = "Choose again with `acoustic personal use NAME`, or `acoustic personal
 class Version:
     """One line of the list of versions; `error` says why it cannot be used, None where it can.
 
-    `n_songs` taught it; `before` and `after` are the shares of right answers on left-out songs, None where nothing was
-    left out.
+    `recalibrated`: the model's card has another calibration by now than the one that the version stands on. `n_songs`
+    taught it; `before` and `after` are the shares of right answers on left-out songs, None where nothing was left out.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Version:
     n_songs: int = 0
     before: float | None = None
     after: float | None = None
+    recalibrated: bool = False
     error: ModelError | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,17 +117,28 @@ class Versions:
         except ModelError as error:
             problem = error
         n_songs, before, after = stored.summary()
-        return Version(name, active, stored.created, stored.model, stored.own, n_songs, before, after, problem)
+        return Version(
+            name,
+            active,
+            stored.created,
+            stored.model,
+            stored.own,
+            n_songs,
+            before,
+            after,
+            recalibrated=problem is None and fitted_base(stored, base) != base,
+            error=problem,
+        )
 
     def load(self, name: str, base: Base) -> PersonalModel:
-        """A version on top of `base`. ModelError if there is none of that name, if it is damaged, or if it was taught
-        on another model or other weights."""
+        """A version on top of `base`, with the calibration that it was taught with. ModelError if there is none of that
+        name, if it is damaged, or if it was taught on another model or other weights."""
         folder = self._find(name)
         stored = parse(*read_folder(folder), where=folder)
         check_base(name, stored, base)
         return PersonalModel(
             name=name,
-            base=base,
+            base=fitted_base(stored, base),
             own=stored.own,
             weights=stored.weights,
             bias=stored.bias,

@@ -63,6 +63,8 @@ def print_versions(versions: Iterable[Version]) -> None:
         model = Text(safe(version.model))
         if version.error is not None:
             model.append(f" {safe(version.error.message)}".lstrip(), style="red")
+        elif version.recalibrated:
+            model.append(", as it was calibrated then; `acoustic personal fit` learns with its new calibration")
         table.add_row(
             "*" if version.active else "",
             version.name,

@@ -260,7 +260,8 @@ class Workstation:
         name = name or self._versions.active()
         if name is None:
             raise ModelError("no version is in use", "Name one, or teach one with `acoustic personal fit`.")
-        personal = self._versions.load(name, self.base())
+        base = self.base()
+        personal = self._versions.load(name, base)
         genres = settle([example.genre for example in examples], personal.labels)
         unknown = sorted(set(genres) - set(personal.labels))
         if unknown:
@@ -271,7 +272,7 @@ class Workstation:
         songs, failures = self._songs(known, on_song)
         if not songs:
             raise ManifestError("none of the songs could be analysed", failures[0].error["message"] if failures else "")
-        before = np.stack([calibrated(s.votes.logits, personal.base.calibration)[1] for s in songs])
+        before = np.stack([calibrated(s.votes.logits, base.calibration)[1] for s in songs])
         after = np.stack([calibrated(personal.read(s.votes).logits, personal.calibration)[1] for s in songs])
         targets = np.asarray([personal.labels.index(s.genre) for s in songs])
         return compare(personal.labels, targets, before, after), failures

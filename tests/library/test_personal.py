@@ -26,6 +26,7 @@ def test_with_nothing_learned_it_answers_as_the_base(world: World, scaled: bool)
         world.base.calibration,
         label_smoothing=0.05,
         segment_correlation=0.5,
+        segment_conformal_quantile=0.9,
         **({"class_scale": (1.0, 1.2, 0.8, 1.0), "class_bias": (0.0, 0.3, -0.2, 0.1)} if scaled else {}),
     )
     personal = blank(world)
@@ -33,6 +34,7 @@ def test_with_nothing_learned_it_answers_as_the_base(world: World, scaled: bool)
     votes = world.song(1, 0, 4).votes
     plain = decide(votes, LABELS, (), calibration)
     taught = decide(personal.read(votes), personal.labels, (), personal.calibration)
+    assert personal.calibration.segment_conformal_quantile is None, "that of the base's segments is not of these scores"
     assert taught.probabilities == pytest.approx(plain.probabilities, abs=1e-12)
     assert taught.segment_probabilities == pytest.approx(plain.segment_probabilities, abs=1e-12)
 

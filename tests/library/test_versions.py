@@ -6,6 +6,7 @@ import dataclasses
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import safetensors.numpy
 
 from acoustic.errors import ModelError
 from acoustic.library.background import Background
-from acoustic.library.personal import PersonalModel
+from acoustic.library.personal import Base, PersonalModel
 from acoustic.library.teaching import teach
-from acoustic.library.version_file import META_FILE, TENSOR_FILE
+from acoustic.library.version_file import META_FILE, STANDS_ON, TENSOR_FILE
 from acoustic.library.versions import ACTIVE_FILE, Versions
+from acoustic.records import Calibration
 from tests.library.conftest import World
 
 
@@ -86,6 +88,98 @@ def test_a_version_is_bound_to_the_weights_it_was_taught_on(world: World, versio
         [line] = versions.listed(base)
         assert line.error is not None
         assert line.n_songs == 10  # what it is can still be told
+
+
+RECALIBRATED = {
+    "temperature": 2.0,
+    "class_scale": (1.5, 0.5, 1.0, 1.0),
+    "class_bias": (0.0, 1.0, -1.0, 0.0),
+    "label_smoothing": 0.2,
+    "voting": "log_mean",
+    "segment_correlation": 0.3,
+    "coverage": 0.5,
+}
+
+
+def recalibrated(base: Base, **changes: Any) -> Base:
+    return dataclasses.replace(base, calibration=dataclasses.replace(base.calibration, **changes))
+
+
+def test_all_that_a_version_stands_on_is_another_here() -> None:
+    assert set(RECALIBRATED) == set(STANDS_ON)
+    assert all(getattr(Calibration(), key) != value for key, value in RECALIBRATED.items())
+
+
+@pytest.mark.parametrize("keys", [(key,) for key in STANDS_ON if not key.startswith("class")] + [STANDS_ON], ids=str)
+def test_a_version_answers_as_it_was_tested_though_the_model_was_calibrated_anew(
+    world: World, versions: Versions, personal: PersonalModel, keys: tuple[str, ...]
+) -> None:
+    songs = world.songs({0: 3, 4: 3}, first=900)
+    base = recalibrated(world.base, **{key: RECALIBRATED[key] for key in keys})
+    again = versions.load("first", base)
+    assert world.answers(songs, again).tobytes() == world.answers(songs, personal).tobytes()
+    assert again.calibration == personal.calibration
+    if keys != ("coverage",):  # else it would say nothing that they are the same
+        on_the_new = dataclasses.replace(personal, base=base)
+        assert np.abs(world.answers(songs, on_the_new) - world.answers(songs, personal)).max() > 0.01
+    [line] = versions.listed(base)
+    assert (line.error, line.recalibrated) == (None, True)
+    assert line.to_dict()["recalibrated"] is True
+    assert not versions.listed(world.base)[0].recalibrated
+
+
+def test_when_to_review_and_what_is_music_follow_the_card(world: World, versions: Versions) -> None:
+    changes = {"review_below_confidence": 0.77, "music_threshold": 0.2, "music_weights": (("Speech", -1.0),)}
+    base = recalibrated(world.base, **changes)
+    again = versions.load("first", base)
+    assert {key: getattr(again.calibration, key) for key in changes} == changes
+    assert not versions.listed(base)[0].recalibrated
+
+
+def test_a_version_from_before_it_said_what_it_stands_on_stands_on_the_card(
+    world: World, versions: Versions, personal: PersonalModel
+) -> None:
+    file = versions.folder / "first" / META_FILE
+    said = json.loads(file.read_text())
+    del said["calibration"]
+    file.write_text(json.dumps(said))
+    songs = world.songs({0: 3, 4: 3}, first=900)
+    again = versions.load("first", world.base)
+    assert world.answers(songs, again).tobytes() == world.answers(songs, personal).tobytes()
+    base = recalibrated(world.base, **RECALIBRATED)
+    assert versions.load("first", base).base == base
+    assert not versions.listed(base)[0].recalibrated
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"temperature": "inf"},
+        {"temperature": "NaN"},
+        {"class_scale": [1.0, 1.0, 1.0, 1.0]},
+        {"class_scale": [1.0], "class_bias": [0.0]},
+        {"class_scale": ["nan"] * 4, "class_bias": [0.0] * 4},
+        {"class_scale": None},
+        {"label_smoothing": 1.0},
+        {"voting": "loudest"},
+        {"voting": ["mean"]},
+        {"segment_correlation": -0.1},
+        {"coverage": 1},
+        {"coverage": "most"},
+        None,
+    ],
+    ids=str,
+)
+def test_a_damaged_calibration_is_refused(world: World, versions: Versions, change: dict[str, Any] | None) -> None:
+    file = versions.folder / "first" / META_FILE
+    said = json.loads(file.read_text())
+    said["calibration"] = None if change is None else {**said["calibration"], **change}
+    file.write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="first") as refused:
+        versions.load("first", world.base)
+    assert refused.value.hint
+    assert versions.listed(world.base)[0].error is not None
 
 
 @pytest.mark.parametrize(
