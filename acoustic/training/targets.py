@@ -3,8 +3,8 @@
 A folder holds all waveforms at the model's rate as one flat int16 file, and for each teacher its logits and
 embeddings on a regular grid of windows. The target of any crop is then the mean of the windows, each weighted by the
 fourth power of its overlap: a crop that starts between two windows gets a blend of both, one that coincides with a
-window gets just that. Everything is written aside and renamed, so a run that was killed starts again with what was
-finished.
+window gets just that. Everything is written aside and renamed, a teacher's answers part by part, so a run that was
+killed goes on with what was finished.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,11 @@ from ..signal import audio
 from ..signal.files import digest
 from .config import TeacherSpec
 from .manifest import Row
-from .teachers import accelerate, load_teacher, windows_of
+from .teachers import Answer, accelerate, load_teacher, windows_of
 
 BATCH = 32
+PART = 500
+"""tracks that a teacher is asked about between two times that its answers are kept"""
 FULL_SCALE = 32_767
 Report = Callable[[str, int, int], None]
 
@@ -159,6 +162,7 @@ def ask_teacher(spec: TeacherSpec, store: WaveformStore, data: Path, folder: Pat
     made_of = teacher_stamp(spec, store, data)
     if not kept.exists() or _kept_stamp(kept) != made_of:
         _compute(spec, store, data, kept, made_of, report)
+    shutil.rmtree(_parts_of(kept), ignore_errors=True)
     with np.load(kept, allow_pickle=False) as arrays:
         track, start_s = arrays["track"], arrays["start_s"]
         first = np.searchsorted(track, np.arange(len(store) + 1))
@@ -182,18 +186,44 @@ def _kept_stamp(kept: Path) -> str:
 
 def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, made_of: str, report: Report) -> None:
     plugged = load_teacher(data / spec.file, spec.arguments)
-    rate = plugged.sample_rate
-    n_window = round(spec.window_s * rate)
-    ask = accelerate(plugged, torch.randn(BATCH, n_window, generator=torch.Generator().manual_seed(0)) * 0.1)
+    n_window = round(spec.window_s * plugged.sample_rate)
+    example = torch.randn(BATCH, n_window, generator=torch.Generator().manual_seed(0)) * 0.1
+    ask = accelerate(plugged, example)
+    # which precision is fastest is measured and not the same every time: parts of another one are not mixed in
+    part_of = stamp(made_of, PART, [answer.tobytes().hex() for answer in ask(example.numpy())])
+    parts = []
+    for begin in range(0, len(store), PART):
+        tracks = range(begin, min(begin + PART, len(store)))
+        file = _parts_of(kept) / f"{begin}.npz"
+        if not file.exists() or _kept_stamp(file) != part_of:
+            answers = _answers(spec, plugged.sample_rate, ask, store, tracks, report)
+            file.parent.mkdir(exist_ok=True)
+            _save_aside(file, stamp=np.asarray(part_of), **answers)
+        with np.load(file, allow_pickle=False) as arrays:
+            parts.append({name: arrays[name] for name in arrays.files if name != "stamp"})
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _save_aside(kept, **whole, tags=np.asarray(plugged.tags), stamp=np.asarray(made_of))
+
+
+def _answers(
+    spec: TeacherSpec,
+    rate: int,
+    ask: Callable[[np.ndarray], Answer],
+    store: WaveformStore,
+    tracks: range,
+    report: Report,
+) -> dict[str, np.ndarray]:
+    """What is kept of these tracks; it depends on nothing that was asked before."""
+    n_window, hop = round(spec.window_s * rate), round(spec.hop_s * rate)
     batch = np.zeros((BATCH, n_window), np.float32)
-    logits, embeddings, tracks, starts = [], [], [], []
+    logits, embeddings, of_track, starts = [], [], [], []
     filled = 0
-    for track in range(len(store)):
+    for track in tracks:
         report(spec.name, track, len(store))
         samples = soxr.resample(store.read(track), store.sample_rate, rate)
-        for start, window in zip(*windows_of(samples, n_window, round(spec.hop_s * rate)), strict=True):
+        for start, window in zip(*windows_of(samples, n_window, hop), strict=True):
             batch[filled] = window
-            tracks.append(track)
+            of_track.append(track)
             starts.append(start / rate)
             filled += 1
             if filled == BATCH:
@@ -205,17 +235,17 @@ def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, ma
         answer = ask(batch)
         logits.append(answer[0][:filled])
         embeddings.append(answer[1][:filled])
-    part = kept.with_suffix(".part.npz")
-    np.savez(
-        part,
-        logits=np.concatenate(logits).astype(np.float32),
-        embedding=np.concatenate(embeddings).astype(np.float32),
-        track=np.asarray(tracks, dtype=np.int64),
-        start_s=np.asarray(starts, dtype=np.float64),
-        tags=np.asarray(plugged.tags),
-        stamp=np.asarray(made_of),
-    )
-    part.replace(kept)
+    return {
+        "logits": np.concatenate(logits).astype(np.float32),
+        "embedding": np.concatenate(embeddings).astype(np.float32),
+        "track": np.asarray(of_track, dtype=np.int64),
+        "start_s": np.asarray(starts, dtype=np.float64),
+    }
+
+
+def _parts_of(kept: Path) -> Path:
+    """Where the parts of a teacher's answers lie until it was asked about every track."""
+    return kept.with_suffix(".parts")
 
 
 def _content(data: Path, row: Row) -> str:
@@ -229,6 +259,12 @@ def _content(data: Path, row: Row) -> str:
 def stamp(*parts: object) -> str:
     """A digest of what can be written as JSON."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _save_aside(path: Path, **arrays: np.ndarray) -> None:
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays)  # type: ignore[arg-type]
+    part.replace(path)
 
 
 def _write_aside(path: Path, text: str) -> None:

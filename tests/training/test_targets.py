@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acoustic.training import targets
 from acoustic.training.config import TeacherSpec
 from acoustic.training.labels import features_of, fit_teacher_space, mix
-from acoustic.training.targets import TeacherAnswers
+from acoustic.training.targets import TeacherAnswers, WaveformStore, ask_teacher, keep_waveforms
+from acoustic.training.teachers import Plugged
 
 TEACHER = '''
 import torch
@@ -73,3 +80,100 @@ def test_a_label_is_mixed_by_its_weight() -> None:
     assert mix(soft, 2, 0.5) == pytest.approx([0.25, 0.15, 0.6])
     assert mix(soft, None, 0.5) is soft
     assert mix(soft, 1, 0.0) is soft
+
+
+# --- asking, with a kill in between ---
+
+ASKED = TeacherSpec("spectrum", "teacher.py", window_s=0.1, hop_s=0.1)
+N_TRACKS = 7
+Asking = Callable[..., tuple[Path, list[int]]]
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+class Progress:
+    """Which tracks a teacher is asked about; a kill when it comes to track `until`."""
+
+    def __init__(self, until: int | None = None) -> None:
+        self.until, self.tracks = until, list[int]()
+
+    def __call__(self, name: str, done: int, n: int) -> None:
+        assert (name, n) == ("spectrum", N_TRACKS)
+        if done == self.until:
+            raise Killed
+        self.tracks.append(done)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    """Ask about seven tracks, of up to 30 windows, in parts of two: (the file, the tracks that the teacher was asked
+    about). A batch of 32 windows ends in the middle of tracks."""
+    monkeypatch.setattr(targets, "PART", 2)
+    (tmp_path / "teacher.py").write_text(TEACHER)
+
+    def ask(folder: str, until: int | None = None, seed: int = 0) -> tuple[Path, list[int]]:
+        rng = np.random.default_rng(seed)
+        waveforms = [rng.normal(0, 0.1, int(rng.integers(500, 24_000))).astype(np.float32) for _ in range(N_TRACKS)]
+        names = [str(i) for i in range(N_TRACKS)]
+        store = keep_waveforms(names, waveforms, tmp_path / folder, 8_000, f"noise {seed}")
+        progress = Progress(until)
+        with contextlib.suppress(Killed):
+            ask_teacher(ASKED, store, tmp_path, tmp_path / folder, progress)
+        return tmp_path / folder / "spectrum.npz", progress.tracks
+
+    return ask
+
+
+def test_a_killed_run_goes_on_with_the_parts_that_were_kept_to_the_same_bytes(
+    asked: Asking,
+) -> None:
+    whole, tracks = asked("whole")
+    assert tracks == list(range(N_TRACKS))
+    killed, tracks = asked("killed", until=5)
+    assert tracks == [0, 1, 2, 3, 4]
+    assert not killed.exists()
+    assert asked("killed", until=6)[1] == [4, 5], "the part in which the kill came is asked about anew"
+    assert asked("killed")[1] == [6]
+    assert killed.read_bytes() == whole.read_bytes()
+    assert asked("killed")[1] == [], "what is finished is asked about no more"
+    for folder in (whole.parent, killed.parent):
+        assert sorted(file.name for file in folder.iterdir()) == ["index.json", "spectrum.npz", "waveforms.i16"]
+
+
+def test_parts_are_all_that_the_teacher_says(asked: Asking, tmp_path: Path) -> None:
+    file, _ = asked("whole")
+    with np.load(file) as arrays:
+        assert np.unique(arrays["track"]).tolist() == list(range(N_TRACKS))
+        assert (np.diff(arrays["track"]) >= 0).all()
+        assert len(arrays["logits"]) == len(arrays["embedding"]) == len(arrays["start_s"]) > 32
+        teacher = targets.load_teacher(tmp_path / "teacher.py").teacher
+        store = WaveformStore(tmp_path / "whole")
+        for row in range(0, len(arrays["track"]), 7):
+            begin = round(float(arrays["start_s"][row]) * 8_000)
+            window = store.read(int(arrays["track"][row]), begin, 800)
+            logits, embedding = teacher(torch.from_numpy(window[None]))
+            assert arrays["logits"][row] == pytest.approx(logits[0].numpy(), abs=1e-3)
+            assert arrays["embedding"][row] == pytest.approx(embedding[0].numpy(), abs=1e-3)
+
+
+def test_parts_of_other_waveforms_are_not_taken(asked: Asking) -> None:
+    asked("other", until=5, seed=1)
+    again, tracks = asked("other", seed=2)
+    assert tracks == list(range(N_TRACKS))
+    assert again.read_bytes() == asked("fresh", seed=2)[0].read_bytes()
+
+
+def test_parts_of_another_precision_are_not_mixed_in(asked: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked("mixed", until=5)
+    accelerate = targets.accelerate
+
+    def coarser(plugged: Plugged, example: torch.Tensor) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+        exact = accelerate(plugged, example)
+        return lambda waveform: tuple(x.astype(np.float16).astype(np.float32) for x in exact(waveform))
+
+    monkeypatch.setattr(targets, "accelerate", coarser)
+    again, tracks = asked("mixed")
+    assert tracks == list(range(N_TRACKS))
+    assert again.read_bytes() == asked("fresh")[0].read_bytes()
