@@ -151,9 +151,10 @@ class Calibration:
 
     `temperature`, and where they are not empty `class_scale` and `class_bias` (one number a class), make a segment's
     probabilities; `voting` and `segment_correlation` make the track's of them (see `verdict.calibration`).
-    `conformal_quantile` is the score threshold of a split-conformal prediction set at `coverage`, None when it was not
-    fitted. Review thresholds are on the track's calibrated values; the confidence decides, margin and agreement
-    explain. `music_threshold` is on the track's music score (see `verdict.uncertainty`).
+    `conformal_quantile` is the score threshold of a track's split-conformal prediction set at `coverage`, None when it
+    was not fitted; `segment_conformal_quantile` is that of a segment's own set. Review thresholds are on the track's
+    calibrated values; the confidence decides, margin and agreement explain. `music_threshold` is on the track's music
+    score (see `verdict.uncertainty`).
     """
 
     temperature: float = 1.0
@@ -163,6 +164,7 @@ class Calibration:
     voting: Literal["mean", "log_mean", "majority"] = "mean"
     segment_correlation: float = 1.0
     conformal_quantile: float | None = None
+    segment_conformal_quantile: float | None = None
     coverage: float = 0.9
     review_below_confidence: float = 0.5
     review_below_margin: float = 0.1

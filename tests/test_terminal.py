@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from acoustic import terminal
+from acoustic.library.versions import Version
 from acoustic.network.card import ModelCard
 from acoustic.network.vit import Architecture
 from acoustic.records import Calibration, MelSpec, SegmentSpec, Votes
@@ -22,7 +23,7 @@ CARD = ModelCard(
     architecture=Architecture(),
     mel=MelSpec(),
     segments=SegmentSpec(),
-    calibration=Calibration(temperature=0.5),
+    calibration=Calibration(temperature=0.5, conformal_quantile=0.6, segment_conformal_quantile=0.8),
     training={},
     metrics={},
     licence="MIT",
@@ -60,6 +61,13 @@ def test_a_card_shows_calibration_before_and_after_by_source_and_as_a_diagram(
         assert f"tracks of {source}" in text  # its brackets are text, not style
         assert f"{of['accuracy_interval_95'][0]:.2f} to {of['accuracy_interval_95'][1]:.2f}" in text
     lines = text.splitlines()
+    for name, of in (("tracks ", held), ("segments ", held["segments"])):
+        [line] = [line for line in lines if line.lstrip().startswith(name) and "tracks of" not in line]
+        low, high = of["set_coverage_interval_95"]
+        assert f"{of['set_coverage']:.2f} ({low:.2f} to {high:.2f})" in line
+        assert f"{of['set_size']:.1f}" in line
+    assert '"segment_conformal_quantile": 0.8' in text
+    assert "of 40 independent groups" in text
     start = next(i for i, line in enumerate(lines) if "reliability" in line) + 2
     assert len(lines[start : start + len(held["reliability_after"])]) == len(held["reliability_after"])
     for row, line in zip(held["reliability_after"], lines[start:], strict=False):
@@ -72,11 +80,33 @@ def test_a_card_shows_calibration_before_and_after_by_source_and_as_a_diagram(
     assert "reliability_after" not in text
 
 
+def test_a_card_from_before_segments_had_sets_is_shown_without_them(capsys: pytest.CaptureFixture[str]) -> None:
+    held = measured()
+    for key in [key for key in held["segments"] if key.startswith("set_")]:
+        del held["segments"][key]
+    text = shown(dataclasses.replace(CARD, metrics={"held_out": held}), capsys)
+    assert f"{held['set_coverage']:.2f} (" in text
+    assert "independent groups" not in text
+
+
 @pytest.mark.parametrize("metrics", [{"held_out": {"n": 3}}, {"held_out": "fine"}, {"accuracy": 1.0}])
 def test_what_another_measured_is_shown_as_it_is(metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(dataclasses.replace(CARD, metrics=metrics), capsys)
     assert all(str(key) in text for key in metrics)
     assert "reliability" not in text
+
+
+def test_the_list_of_versions_says_which_were_taught_on_an_earlier_calibration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def told(version: Version) -> str:
+        terminal.print_versions([version])
+        return " ".join(capsys.readouterr().out.split())
+
+    version = Version("dance", True, "2026-01-01", "small", ("Forró",), 6, 0.5, 0.75)
+    assert "calibrated" not in told(version)
+    assert "small, as it was calibrated then" in told(dataclasses.replace(version, recalibrated=True))
+    assert "`acoustic personal fit`" in told(dataclasses.replace(version, recalibrated=True))
 
 
 @pytest.mark.parametrize(("share", "mark"), [(0.0, 0.0), (0.5, 0.2), (1.0, 1.0), (0.3, 0.9)])

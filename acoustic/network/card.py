@@ -1,7 +1,8 @@
 """The model card: `card.json` beside the weights, everything that describes a model.
 
 Strict JSON, one key a field, records nested by field name, tuples as lists. An unknown or missing key, a value of the
-wrong type, numbers that contradict each other: each is a ModelError that names the file and the key, never a guess.
+wrong type, a number that cannot be, numbers that contradict each other: each is a ModelError that names the file and
+the key, never a guess.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -29,6 +31,8 @@ MAX_CARD_BYTES = 4 * 2**20
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 WEIGHT_FILE = re.compile(r"model(?:-(\d{5})-of-(\d{5}))?\.safetensors")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+ADDED_LATER = {"calibration.segment_conformal_quantile"}
+"""Keys that older cards lack; their fields then keep their default."""
 
 # Far above any ViT in use: what lies beyond is a damaged or hostile card, refused before memory is asked for.
 MAX_WIDTH = 8_192
@@ -163,18 +167,41 @@ def input_problems(mel: MelSpec, segments: SegmentSpec) -> Iterator[str]:
         yield f"segments: middle_s {segments.middle_s} must be positive"
 
 
+_SHARES = (
+    "segment_correlation",
+    "conformal_quantile",
+    "segment_conformal_quantile",
+    "review_below_confidence",
+    "review_below_margin",
+    "review_below_agreement",
+    "music_threshold",
+)
+"""numbers of a calibration that run from 0 to 1, both included"""
+
+
 def _calibration_problems(c: Calibration, n_classes: int) -> Iterator[str]:
-    if c.temperature <= 0:
+    if not 0 < c.temperature < math.inf:
         yield f"calibration: temperature {c.temperature} must be positive"
     if len(c.class_scale) != len(c.class_bias) or len(c.class_scale) not in (0, n_classes):
         yield (
             f"calibration: class_scale has {len(c.class_scale)} numbers and class_bias {len(c.class_bias)}, but both "
             f"must have none or one for each of the {n_classes} labels"
         )
-    if not 0 <= c.segment_correlation <= 1:
-        yield f"calibration: segment_correlation {c.segment_correlation} is out of range (0 to 1)"
     if not 0 <= c.label_smoothing < 1 or not 0 < c.coverage < 1:
         yield f"calibration: label_smoothing {c.label_smoothing} or coverage {c.coverage} is out of range (0 to 1)"
+    for key in _SHARES:
+        value = getattr(c, key)
+        if value is not None and not 0 <= value <= 1:
+            yield f"calibration: {key} {value} is out of range (0 to 1)"
+    numbers = {
+        "class_scale": c.class_scale,
+        "class_bias": c.class_bias,
+        "music_weights": [weight for _, weight in c.music_weights],
+        "music_bias": [c.music_bias],
+    }
+    for key, values in numbers.items():
+        if not all(map(math.isfinite, values)):
+            yield f"calibration: {key} holds a number that is not finite"
 
 
 def _weight_problems(weights: dict[str, str]) -> Iterator[str]:
@@ -200,7 +227,7 @@ def shard_name(index: int, n_shards: int) -> str:
 
 
 def _parse(file: Path) -> Any:
-    """The JSON value in `file`; NaN, infinity and repeated keys are refused."""
+    """The JSON value in `file`; NaN, infinity and repeated keys are refused by name."""
     try:
         if not file.is_file():
             raise ModelError(f"{file}: there is no such file")
@@ -216,21 +243,33 @@ def _parse(file: Path) -> Any:
             f"{file}: is a Git LFS pointer, not a card", "Run `git lfs pull`, or download the file itself."
         )
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_Constant)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: is not strict JSON: {error}") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Constant(str):
+    """NaN or an infinity, which Python reads as JSON although it is none, until the key is known that holds it."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    for key, value in pairs:
+        for constant in _constants(value):
+            raise ValueError(f"key {key!r}: {constant} is not a JSON number")
     return result
 
 
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
+def _constants(value: Any) -> Iterator[_Constant]:
+    """Those in a value and, where it is a list, in its items; an object in it was looked through when it was made."""
+    if isinstance(value, _Constant):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _constants(item)
 
 
 def _build(kind: Any, value: Any, file: str, key: str) -> Any:
@@ -268,10 +307,10 @@ def _build_record(kind: type, value: Any, file: str, key: str) -> Any:
     unknown = sorted(set(value) - set(names))
     if unknown:
         raise ModelError(f"{file}: unknown key {prefix + unknown[0]!r}", f"Known keys: {', '.join(names)}.")
-    missing = [name for name in names if name not in value]
+    missing = [name for name in names if name not in value and prefix + name not in ADDED_LATER]
     if missing:
         raise ModelError(f"{file}: key {prefix + missing[0]!r} is missing")
-    return kind(**{name: _build(hints[name], value[name], file, prefix + name) for name in names})
+    return kind(**{name: _build(hints[name], value[name], file, prefix + name) for name in names if name in value})
 
 
 def _build_tuple(arguments: tuple[Any, ...], value: Any, file: str, key: str) -> tuple[Any, ...]:

@@ -2,9 +2,10 @@
 
 Probabilities first: one temperature, fitted on segments, and the mean of the segments; vector scaling, another vote or
 a sharpened one take their places only where they clearly win across groups, since there are few groups. Then, from
-answers that were each given without their own group: the conformal quantile and the confidence below which a person
-should look. Labels count by their source's `label_weight`, so that noisy ones do not make the model humbler than it
-must be; the conformal quantile alone counts all alike, since its promise is about held-out tracks as they are.
+answers that were each given without their own group: the conformal quantiles of tracks and of segments, and the
+confidence below which a person should look. Labels count by their source's `label_weight`, so that noisy ones do not
+make the model humbler than it must be; the conformal quantiles alone count all alike, since their promise is about
+held-out tracks as they are.
 
 The music score is in `not_music`; how good it all is, in `held_out`.
 """
@@ -142,6 +143,7 @@ def _fit(tracks: Sequence[TrackVotes], tag_labels: Sequence[str], config: TrainC
     return dataclasses.replace(
         _richer(_plain(labelled), labelled, recipe),
         conformal_quantile=fitting.fit_conformal(p, targets, config.coverage),
+        segment_conformal_quantile=fitting.fit_segment_conformal(by_segment, targets, config.coverage),
         coverage=config.coverage,
         review_below_confidence=review_threshold(p.max(axis=1), right, config.review_accuracy, _trust(labelled)),
         review_below_margin=float(np.quantile([margin(q) for q in p], EXPLAINED)),

@@ -122,8 +122,29 @@ def _of_tracks(known: Sequence[Answer]) -> dict[str, Any]:
 
 def _of_segments(known: Sequence[Answer]) -> dict[str, Any]:
     before = np.concatenate([calibrated(a.track.votes.logits, Calibration())[0] for a in known])
-    after = np.concatenate([calibrated(a.track.votes.logits, a.calibration)[0] for a in known])
-    return _measures(before, after, np.repeat(_targets(known), [len(a.track.votes) for a in known]))
+    by_track = [calibrated(a.track.votes.logits, a.calibration)[0] for a in known]
+    targets = np.repeat(_targets(known), [len(p) for p in by_track])
+    return {**_measures(before, np.concatenate(by_track), targets), **_segment_sets(known, by_track)}
+
+
+def _segment_sets(known: Sequence[Answer], by_track: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Of the segments' own prediction sets, every track counting once. The interval is Wilson's for as many trials as
+    the groups are worth (Kish's effective number, at most the number of groups), as if all segments of a group told the
+    same: it is rather too wide than too narrow."""
+    covered, sizes = [], []
+    for a, p in zip(known, by_track, strict=True):
+        sets = [prediction_set(q, a.calibration.segment_conformal_quantile) for q in p]
+        covered.append(np.mean([a.track.genre in chosen for chosen in sets]))
+        sizes.append(np.mean([len(chosen) for chosen in sets]))
+    coverage = float(np.mean(covered))
+    _, n_tracks = np.unique([a.track.group for a in known], return_counts=True)
+    n_effective = float(n_tracks.sum() ** 2 / np.square(n_tracks).sum())
+    return {
+        "set_coverage": coverage,
+        "set_coverage_interval_95": list(metrics.wilson_interval(coverage * n_effective, n_effective)),
+        "set_coverage_interval_n": n_effective,
+        "set_size": float(np.mean(sizes)),
+    }
 
 
 def _measures(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,9 @@
 - Prediction sets: split conformal prediction with the score of LAC (Sadinle, Lei, Wasserman, "Least Ambiguous
   Set-Valued Classifiers with Bounded Error Levels", 2019): a class belongs to the set when 1 - its probability is at
   most the quantile. LAC was taken, and not APS (Romano et al., 2020) or RAPS (Angelopoulos et al., 2021), because it
-  has the smallest sets on average at a given coverage and needs no random number.
+  has the smallest sets on average at a given coverage and needs no random number. A quantile for single segments is
+  that of hierarchical conformal prediction (Lee, Barber, Willett, "Distribution-free inference with hierarchical data",
+  2023): the segments of a track tell much the same, so a track counts once, however many segments it has.
 
 The `fit_*` functions run in training, on held-out sources; what they return is kept in the model card.
 """
@@ -188,14 +190,30 @@ def fit_conformal(probabilities: np.ndarray, targets: np.ndarray, coverage: floa
     of the same kind then has its genre in its set with a probability of at least `coverage`. Where N is too small for
     the promise (below coverage / (1 - coverage)) the quantile is 1.0, and every set holds all classes.
     """
-    if not 0.0 < coverage < 1.0:
-        raise SettingsError(f"coverage = {coverage} must lie between 0 and 1")
     p, t = np.asarray(probabilities, dtype=np.float64), np.asarray(targets)
     if p.ndim != 2 or len(p) == 0 or len(p) != len(t):
         raise ValueError(f"probabilities {p.shape} must be (N, C) for the {len(t)} targets")
-    scores = np.sort(1.0 - p[np.arange(len(t)), t])
-    rank = math.ceil((len(t) + 1) * coverage - 1e-9)  # 0.9 * 10 must be 9, however it is rounded
-    return float(scores[rank - 1]) if rank <= len(t) else 1.0
+    return fit_segment_conformal(p[:, None], t, coverage)
+
+
+def fit_segment_conformal(
+    by_segment: np.ndarray | Sequence[np.ndarray], targets: np.ndarray, coverage: float = 0.9
+) -> float:
+    """The same for the segments of N held-out tracks: their probabilities (K_i, C), the tracks' classes (N,).
+
+    A track weighs 1, shared by its segments; the quantile is the smallest score at and below which weights of
+    (N + 1) coverage lie. The segment of a new track, whichever it is, then has the track's genre in its set with a
+    probability of at least `coverage`. Of one segment a track it is `fit_conformal`.
+    """
+    if not 0.0 < coverage < 1.0:
+        raise SettingsError(f"coverage = {coverage} must lie between 0 and 1")
+    blocks = _blocks(by_segment, targets, None)
+    scores = np.concatenate([1.0 - p[np.arange(len(t)), :, t].ravel() for p, t, _ in blocks])
+    weights = np.concatenate([np.full(len(t) * p.shape[1], 1.0 / p.shape[1]) for p, t, _ in blocks])
+    order = np.argsort(scores, kind="stable")
+    # 0.9 * 10 must be 9, however it is rounded, and three thirds 1
+    enough = np.nonzero(np.cumsum(weights[order]) >= (len(targets) + 1) * coverage - 1e-9)[0]
+    return float(scores[order][enough[0]]) if len(enough) else 1.0
 
 
 def prediction_set(probabilities: np.ndarray, quantile: float | None) -> np.ndarray:

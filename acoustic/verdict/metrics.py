@@ -153,8 +153,11 @@ def macro_f1(targets: np.ndarray, predictions: np.ndarray, n_classes: int) -> fl
     return float(np.nanmean(f1_scores(targets, predictions, n_classes)))
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """(low, high) for a proportion of `successes` in `n` trials (Wilson, 1927); (0, 1) where nothing was tried."""
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high) for a proportion of `successes` in `n` trials (Wilson, 1927); (0, 1) where nothing was tried.
+
+    Trials that are not independent are worth a smaller number of such, which need not be whole.
+    """
     if not 0 <= successes <= n:
         raise ValueError(f"successes = {successes} must be from 0 to n = {n}")
     if n == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from acoustic.errors import ModelError
 from acoustic.network.card import MAX_CARD_BYTES, ModelCard, shard_name
 
 SHA = "0" * 64
+SHARES = (
+    "segment_correlation",
+    "conformal_quantile",
+    "segment_conformal_quantile",
+    "review_below_confidence",
+    "review_below_margin",
+    "review_below_agreement",
+    "music_threshold",
+)
+"""numbers of a calibration that must lie from 0 to 1"""
 
 
 @pytest.fixture
@@ -46,7 +57,9 @@ def test_the_file_is_plain_json_by_field_name(tmp_path: Path, card: ModelCard) -
 
 def test_tuples_of_pairs_survive(tmp_path: Path, card: ModelCard) -> None:
     weights = (("Music", 1.5), ("Speech", -2.0))
-    calibration = dataclasses.replace(card.calibration, music_weights=weights, conformal_quantile=None)
+    calibration = dataclasses.replace(
+        card.calibration, music_weights=weights, conformal_quantile=None, segment_conformal_quantile=0.9
+    )
     dataclasses.replace(card, calibration=calibration).write(tmp_path)
     assert ModelCard.read(tmp_path).calibration == calibration
 
@@ -98,7 +111,16 @@ def test_missing_key(edit: Any, record: str) -> None:
         ("calibration.temperature", 0, "temperature 0.0 must be positive"),
         ("calibration.temperature", "1", "calibration.temperature is '1', but must be a finite number"),
         ("calibration.class_scale", [1.0], "class_scale has 1 numbers and class_bias 0, but both must"),
-        ("calibration.segment_correlation", 1.5, "segment_correlation 1.5 is out of range"),
+        ("calibration.temperature", 10**400, "calibration.temperature is 1.*, but must be a finite number"),
+        ("calibration.coverage", 1, "coverage 1.0 is out of range"),
+        *(
+            (f"calibration.{share}", value, rf"calibration: {share} {value} is out of range \(0 to 1\)")
+            for share in SHARES
+            for value in (-0.1, 1.5)
+        ),
+        *((f"calibration.{share}", "0.5", rf"calibration.{share} is '0.5', but must be") for share in SHARES),
+        ("calibration.review_below_confidence", None, "review_below_confidence is None, but must be a finite number"),
+        ("calibration.music_bias", 10**400, "calibration.music_bias is 1.*, but must be a finite number"),
         ("calibration.music_weights", [["Music"]], r"music_weights\[0\] is \['Music'\], but must be a list of 2"),
         ("segments.n_segments", 0, "n_segments 0"),
         ("training", [], r"training is \[\], but must be an object"),
@@ -124,6 +146,47 @@ def test_a_wrong_value_is_named(edit: Any, path: str, value: Any, named: str) ->
     assert str(folder / "card.json") in caught.value.message
 
 
+@pytest.mark.parametrize("key", [*SHARES, "temperature", "coverage", "label_smoothing", "music_bias"])
+def test_a_number_that_is_none_is_refused_by_name(tmp_path: Path, card: ModelCard, edit: Any, key: str) -> None:
+    folder = edit(lambda data: data["calibration"].update({key: math.nan}))
+    with pytest.raises(ModelError, match=f"card.json: .*key '{key}': NaN is not a JSON number"):
+        ModelCard.read(folder)
+    wrong = dataclasses.replace(card, calibration=dataclasses.replace(card.calibration, **{key: math.nan}))
+    (tmp_path / "new").mkdir()
+    with pytest.raises(ModelError, match=f"calibration: .*{key}"):
+        wrong.write(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_scale", (1.0, math.inf, 1.0)),
+        ("class_bias", (0.0, 0.0, -math.inf)),
+        ("music_weights", (("Music", math.nan),)),
+    ],
+)
+def test_a_list_with_a_number_that_is_none_is_not_written(
+    tmp_path: Path, card: ModelCard, key: str, value: tuple[Any, ...]
+) -> None:
+    vector = dataclasses.replace(card.calibration, class_scale=(1.0, 1.0, 1.0), class_bias=(0.0, 0.0, 0.0))
+    wrong = dataclasses.replace(card, calibration=dataclasses.replace(vector, **{key: value}))
+    with pytest.raises(ModelError, match=f"calibration: {key} holds a number that is not finite"):
+        wrong.write(tmp_path)
+
+
+@pytest.mark.parametrize("value", [0, 0.25, 1])
+@pytest.mark.parametrize("key", SHARES)
+def test_from_nought_to_one_a_share_is_sound(edit: Any, key: str, value: float) -> None:
+    folder = edit(lambda data: data["calibration"].update({key: value}))
+    assert getattr(ModelCard.read(folder).calibration, key) == value
+
+
+def test_a_card_from_before_segments_had_a_quantile_is_read(edit: Any, card: ModelCard) -> None:
+    folder = edit(lambda data: data["calibration"].pop("segment_conformal_quantile"))
+    assert ModelCard.read(folder) == card
+    assert card.calibration.segment_conformal_quantile is None
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -131,7 +194,8 @@ def test_a_wrong_value_is_named(edit: Any, path: str, value: Any, named: str) ->
         (b"[]", "the card is \\[\\], but must be an object"),
         (b"[" * 100_000, "not strict JSON"),
         (b'{"name": "a", "name": "b"}', "'name' is given twice"),
-        (b'{"name": NaN}', "NaN is not a JSON number"),
+        (b'{"name": NaN}', "key 'name': NaN is not a JSON number"),
+        (b'{"metrics": {"loss": [1, [2, -Infinity]]}}', "key 'loss': -Infinity is not a JSON number"),
         (b"\xff\xfe", "not UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b" " * (MAX_CARD_BYTES + 1), "more than a card may have"),

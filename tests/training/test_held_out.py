@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,7 +22,11 @@ from acoustic.verdict import metrics
 
 TAGS = ("Music",)
 CALIBRATION = Calibration(
-    temperature=0.5, conformal_quantile=0.75, review_below_confidence=0.7, music_weights=(("Music", 1.0),)
+    temperature=0.5,
+    conformal_quantile=0.75,
+    segment_conformal_quantile=0.9,
+    review_below_confidence=0.7,
+    music_weights=(("Music", 1.0),),
 )
 
 
@@ -53,12 +58,29 @@ def test_the_report_counts_what_is_there_and_is_json() -> None:
     assert told["below_review_confidence"] == 0.25
     assert told["accuracy_above_review_confidence"] == pytest.approx(2 / 3)
     assert (told["set_coverage"], told["set_size"]) == (0.75, 1.5)  # only the unsure one names all three
+    by_segment = told["segments"]
+    # a track of two segments, whose sets name three and one, counts as one of two
+    assert (by_segment["set_coverage"], by_segment["set_size"]) == (0.75, (1 + 2 + 3 + 1) / 4)
+    assert by_segment["set_coverage_interval_95"] == pytest.approx(metrics.wilson_interval(3, 4))
+    assert told["by_source"]["others"]["segments"]["set_coverage"] == 0.0
     music = told["not_music"]
     assert (music["n_music"], music["n_other"]) == (5, 3)
     assert (music["music_flagged"], music["other_flagged"]) == (0.2, pytest.approx(2 / 3))
     assert music["by_kind"] == {"rain": {"n": 2, "flagged": 0.5}, "sine": {"n": 1, "flagged": 1.0}}
     assert [row["coverage"] for row in told["selective"]] == list(COVERAGES)
     assert told["selective"][0]["accuracy"] == 0.5
+
+
+def test_the_interval_of_the_segments_sets_counts_groups() -> None:
+    """Tracks of one group tell much the same: three of one and one of another are worth 4^2 / (3^2 + 1^2) groups."""
+    alone = report(ANSWERS[:4], TAGS, 3, 5)["segments"]
+    alike = [dataclasses.replace(a, track=dataclasses.replace(a.track, group="one")) for a in ANSWERS[:3]]
+    together = report([*alike, ANSWERS[3]], TAGS, 3, 5)["segments"]
+    assert (alone["set_coverage_interval_n"], together["set_coverage_interval_n"]) == (4.0, 1.6)
+    assert alone["set_coverage"] == together["set_coverage"] == 0.75
+    assert together["set_coverage_interval_95"] == pytest.approx(metrics.wilson_interval(1.2, 1.6))
+    (low, high), (wider_low, wider_high) = (of["set_coverage_interval_95"] for of in (alone, together))
+    assert wider_low < low < 0.75 < high < wider_high
 
 
 def test_before_is_the_network_as_it_is() -> None:

@@ -22,6 +22,7 @@ from acoustic.verdict.calibration import (
     MIN_TEMPERATURE,
     SCALE_PENALTY,
     fit_conformal,
+    fit_segment_conformal,
     fit_segment_correlation,
     fit_temperature,
     fit_vector,
@@ -339,6 +340,65 @@ def test_sets_of_new_tracks_hold_the_truth_as_often_as_promised(coverage):
     assert np.mean(covered) <= coverage + 0.06
 
 
+def segments_of(n, seed, n_classes=6):
+    """(K_i, n_classes) rows of n tracks of 1 to 5 segments that tell nearly the same, and the tracks' classes: the more
+    segments a track has, the less they say of it."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 6, n)
+    targets = rng.integers(n_classes, size=n)
+    sharp = rng.normal(3.0 - 0.5 * counts, 0.5)
+    made = []
+    for count, target, favour in zip(counts, targets, sharp, strict=True):
+        logits = rng.normal(0, 1, n_classes) + rng.normal(0, 0.3, (count, n_classes))
+        logits[:, target] += favour
+        made.append(softmax(logits))
+    return made, targets
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
+def test_a_segment_of_a_new_track_has_the_truth_in_its_set_as_often_as_promised(coverage):
+    """However many segments it has; were every segment to count alike, tracks of many would be covered too well."""
+    n, n_fits = 60, 150
+    covered, alike = np.zeros(n_fits), np.zeros(n_fits)
+    for seed in range(n_fits):
+        by_segment, targets = segments_of(2 * n, seed)
+        quantile = fit_segment_conformal(by_segment[:n], targets[:n], coverage)
+        counts = [len(p) for p in by_segment[:n]]
+        same = fit_conformal(np.concatenate(by_segment[:n]), np.repeat(targets[:n], counts), coverage)
+        for shares, q in ((covered, quantile), (alike, same)):
+            in_set = [1 - p[:, t] <= q for p, t in zip(by_segment[n:], targets[n:], strict=True)]
+            shares[seed] = np.mean([one.mean() for one in in_set])
+    error = covered.std(ddof=1) / math.sqrt(n_fits)
+    # the promise, and no more than the weight of one track on top of it
+    assert coverage - 4 * error <= covered.mean() <= coverage + 1 / (n + 1) + 4 * error
+    too_well = alike - covered
+    assert too_well.mean() > 8 * too_well.std(ddof=1) / math.sqrt(n_fits)
+
+
+def test_of_one_segment_a_track_the_two_quantiles_are_one():
+    p, targets = rows(40)
+    for coverage in (0.5, 0.8, 0.9, 0.99):
+        assert fit_segment_conformal([q[None] for q in p], targets, coverage) == fit_conformal(p, targets, coverage)
+
+
+@given(st.integers(0, 1000), st.integers(1, 7))
+def test_a_segment_quantile_does_not_change_when_segments_are_there_several_times(seed, times):
+    by_segment, targets = segments_of(20, seed)
+    repeated = [np.repeat(p, times, axis=0) for p in by_segment]
+    assert fit_segment_conformal(repeated, targets) == fit_segment_conformal(by_segment, targets)
+    back = fit_segment_conformal(by_segment[::-1], targets[::-1])
+    assert back == fit_segment_conformal(by_segment, targets)
+
+
+def test_a_segment_quantile_by_hand():
+    """Scores 0.1; 0.2 and 0.8, half a track each; 0.3, 0.4 and 0.5, a third each."""
+    by_segment = [np.array([[1 - s, s] for s in scores]) for scores in ([0.1], [0.2, 0.8], [0.3, 0.4, 0.5])]
+    targets = np.zeros(3, dtype=int)
+    for coverage, expected in ((0.25, 0.1), (0.3, 0.2), (0.45, 0.3), (0.625, 0.5), (0.63, 0.8), (0.75, 0.8)):
+        assert fit_segment_conformal(by_segment, targets, coverage) == pytest.approx(expected), coverage
+    assert fit_segment_conformal(by_segment, targets, 0.76) == 1.0  # three tracks cannot promise more
+
+
 def test_quantile_is_the_finite_sample_order_statistic():
     p = np.array([[1 - s, s] for s in np.arange(1, 10) / 10])  # scores 0.1 ... 0.9 of class 0
     targets = np.zeros(9, dtype=int)
@@ -402,3 +462,6 @@ def test_conformal_refusals():
             fit_conformal(p, targets, coverage)
     with pytest.raises(ValueError, match="targets"):
         fit_conformal(p, targets[:3], 0.9)
+    for by_segment in ([q[None] for q in p[:3]], []):
+        with pytest.raises(ValueError, match="targets"):
+            fit_segment_conformal(by_segment, targets, 0.9)

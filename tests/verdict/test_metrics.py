@@ -231,6 +231,11 @@ def test_wilson_interval_is_scipys(n, data):
     assert 0.0 <= low <= successes / n <= high <= 1.0
 
 
+def test_trials_that_are_worth_less_lie_between_whole_numbers_of_them():
+    few, some, many = (wilson_interval(0.8 * n, n) for n in (10, 12.5, 15))
+    assert few[0] < some[0] < many[0] < 0.8 < many[1] < some[1] < few[1]
+
+
 def test_wilson_interval_edges():
     assert wilson_interval(0, 0) == (0.0, 1.0)
     narrow, wide = wilson_interval(50, 100, 0.5), wilson_interval(50, 100, 0.99)
