@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,19 @@ def describe(
         }
         for source in config.sources
     }
+    store, n_tracks = prepared.dataset.store, len(prepared.train) + len(prepared.held)  # blends come after them
     teachers = {t.name: {"what": t.cite, "licence": t.licence} for t in config.teachers}
-    recipe = {
+    recipe: dict[str, Any] = {
         "start_from": config.start_from,
         "samples": config.samples,
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
         "patch_dropout": config.patch_dropout,
         "seed": config.seed,
-        "hours_of_audio": round(
-            float(prepared.dataset.store.offsets[-1]) / prepared.dataset.store.sample_rate / 3600, 2
-        ),
+        "hours_of_audio": round(sum(map(store.length, range(n_tracks))) / store.sample_rate / 3600, 2),
     }
+    if config.blends.n:
+        recipe["blends"] = dataclasses.asdict(config.blends)
     return ModelCard(
         name=config.name,
         labels=config.labels,

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acoustic.errors import SettingsError
+from acoustic.records import Calibration
 from acoustic.training.blends import PEAK, blend
 from acoustic.training.config import BLENDS, BlendSpec, TrainConfig
+from acoustic.training.finish import describe
 from acoustic.training.prepare import Prepared, prepare
+from acoustic.training.student import new_student
 from acoustic.training.targets import WaveformStore, keep_waveforms
 from tests.training.test_train import CONFIG, data, silent  # noqa: F401 (a fixture)
 
@@ -124,6 +127,20 @@ def test_blends_are_made_once_and_anew_for_another_way_of_blending(data: Path, t
     louder = dataclasses.replace(BLENDED, blends=dataclasses.replace(SPEC, level_db=(-3.0, 0.0)))
     assert prepare(louder, data, tmp_path, silent).stamp != first.stamp
     assert prepare(CONFIG, data, tmp_path, silent).stamp != first.stamp
+
+
+def test_the_card_tells_of_blends_and_counts_only_what_was_recorded(
+    data: Path,  # noqa: F811
+    tmp_path: Path,
+    blended: Prepared,
+) -> None:
+    plain = prepare(CONFIG, data, tmp_path, silent)
+    cards = [describe(c, p, new_student(p, c), Calibration(), {}) for c, p in ((BLENDED, blended), (CONFIG, plain))]
+    recipes = [card.training["recipe"] for card in cards]
+    assert recipes[0]["blends"]["n"] == SPEC.n
+    assert "blends" not in recipes[1]
+    assert recipes[0]["hours_of_audio"] == recipes[1]["hours_of_audio"] > 0
+    assert cards[0].training["sources"] == cards[1].training["sources"]
 
 
 @pytest.mark.parametrize(
