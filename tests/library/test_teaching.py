@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,33 @@ def test_enough_songs_bring_their_own_conformal_quantile(world: World, backgroun
     p = world.answers(new, many)
     of_target = p[np.arange(len(new)), [LABELS.index(s.genre) for s in new]]
     assert (1 - of_target <= many.calibration.conformal_quantile).mean() > 0.8
+
+
+@pytest.mark.parametrize("by_lot", [False, True])
+def test_songs_of_the_models_genres_cost_it_no_more_than_is_stated(
+    world: World, background: Background, monkeypatch: pytest.MonkeyPatch, by_lot: bool
+) -> None:
+    """Two nats in all, cross-validated, over songs and background: also where labels mean nothing."""
+    found: list[np.ndarray] = []
+    losses_of = teaching._losses
+
+    def spy(*arguments: Any) -> np.ndarray:
+        found.append(losses_of(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(teaching, "_losses", spy)
+    rng, costs = np.random.default_rng(1), []
+    for first in range(0, 200, 50):
+        songs = world.songs(dict.fromkeys(range(4), int(rng.integers(2, 9))), first=first)
+        genres = [s.genre for s in songs]
+        genres = [str(g) for g in rng.permutation(genres)] if by_lot else genres
+        lesson = teach(
+            [dataclasses.replace(s, genre=g) for s, g in zip(songs, genres, strict=True)], world.base, background
+        )
+        assert lesson.n_untested == 0  # so the losses are all of answers that were left out
+        totals = found.pop().sum(axis=1)
+        costs.append(totals[[None, *teaching.STRENGTHS].index(lesson.strength)] - totals[0])
+    assert max(costs) <= 2.0
 
 
 def test_the_answers_are_calibrated_better_than_before(world: World, background: Background) -> None:
