@@ -23,6 +23,8 @@ from ..errors import ModelError
 
 PARTS = ("patches_xml", "patches_weights", "rest_xml", "rest_weights")
 MAX_FILE_BYTES = 400 * 10**6
+MIN_TESTED = 100
+"""segments from which on a loss of one point can be seen at all"""
 _AGAIN = "Make it again with `acoustic models quantize`, or delete it."
 
 
@@ -41,9 +43,9 @@ class Cost:
     about: str
 
     @property
-    def loss(self) -> float:
-        """Accuracy lost, a share; 0 where int8 does not lose."""
-        return max(0.0, self.accuracy - self.accuracy_int8)
+    def loss(self) -> float | None:
+        """Accuracy lost, a share; 0 where int8 does not lose, None where fewer than MIN_TESTED segments cannot tell."""
+        return max(0.0, self.accuracy - self.accuracy_int8) if self.n >= MIN_TESTED else None
 
     def told(self) -> str:
         """One sentence for people."""

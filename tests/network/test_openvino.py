@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,21 @@ def test_answers_are_not_overwritten_by_the_next_call(network: MelViT) -> None:
     kept = first.logits.copy()
     backend(mels(3)[1:])
     np.testing.assert_array_equal(first.logits, kept)
+
+
+def test_two_threads_get_each_its_own_answers(network: MelViT) -> None:
+    """A backend that was asked for by name answers songs while it is still being measured."""
+    backend = backends.create(NetworkSource.of(network), "cpu", backend="openvino", precision="float32", n_threads=1)
+    batches = [mels(3), mels(5)[::-1].copy()]
+    expected = [backend(batch).logits for batch in batches]
+
+    def ask(which: int) -> list[np.ndarray]:
+        return [backend(batches[which]).logits for _ in range(60)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for found, wanted in zip(pool.map(ask, (0, 1)), expected, strict=True):
+            for one in found:
+                np.testing.assert_allclose(one, wanted, atol=1e-5)
 
 
 def test_wrong_shapes_and_nan(network: MelViT) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -68,7 +69,7 @@ def kept_name(folder: Path, digest: str, architecture: Architecture) -> Path:
 
 
 class OpenVinoBackend:
-    """Two `graphs` (openvino.Model, any batch size) on the CPU. A Backend.
+    """Two `graphs` (openvino.Model, any batch size) on the CPU. A Backend that may be asked from several threads.
 
     `precision` is what answers are said to be made in; `compute` is that of whatever is not quantised: an int8 graph
     may run its other operations in bfloat16.
@@ -97,6 +98,7 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO cannot compile the network: {_line(error)}") from error
         self._n_threads = n_threads
         self._version = str(openvino.__version__)
+        self._turn = threading.Lock()  # one request holds one batch: a measurement may ask beside the inference lane
 
     def __call__(self, mels: np.ndarray) -> Votes:
         mels = checked(mels, self._shape.n_mels)
@@ -106,13 +108,15 @@ class OpenVinoBackend:
             one = self(np.zeros((1, *mels.shape[1:]), np.float32))
             return Votes(one.logits[:0], one.tag_logits[:0], one.embeddings[:0])
         try:
-            tokens = next(iter(self._patches.infer({0: mels}, share_inputs=True).values()))
-            answers = list(self._rest.infer({0: tokens}, share_inputs=True).values())
+            with self._turn:
+                tokens = next(iter(self._patches.infer({0: mels}, share_inputs=True).values()))
+                said = self._rest.infer({0: tokens}, share_inputs=True).values()
+                answers = [np.array(answer, dtype=np.float32) for answer in said]  # the next call writes over them
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed with {len(mels)} segments: {_line(error)}") from error
         if not self._shape.n_tags:
             answers.insert(1, np.zeros((len(mels), 0), np.float32))
-        votes = Votes(*(np.array(answer, dtype=np.float32) for answer in answers))
+        votes = Votes(*answers)
         return finite(votes, f"{self.precision} through OpenVINO", self.precision != "float32")
 
     def describe(self) -> dict[str, Any]:
