@@ -188,19 +188,25 @@ def _cross_validate(material: Material, base: Base, n_own: int) -> _Trial:
     answers = np.stack([track_answers(s, material.song, h) for s, h in zip(scores, how, strict=True)])
     losses = _losses(material, answers, rest)
     usual = candidates.index(USUAL_STRENGTH)
+    as_it_is = plain(base.calibration, 1.0, None)
+    untaught = _losses(material, track_answers(scores[0], material.song, as_it_is)[None], rest[:1])[0]
 
     def best(rows: np.ndarray) -> int:
         total = losses[:, rows].sum(axis=1)
+        if candidates[0] is None:  # at its best temperature, for a fair comparison, and never worse than it is
+            total[0] = min(total[0], untaught[rows].sum())
         total[usual] -= EVIDENCE
         return int(total.argmin())
 
     chosen = best(fold_of >= 0) if tested.any() else usual
-    if candidates[0] is None:  # its temperature was for a fair comparison; the base itself is what is left
-        answers[0] = track_answers(scores[0], material.song, plain(base.calibration, 1.0, None))
     after = answers[chosen].copy()
     for fold in np.unique(song_fold[tested]):
+        left_out = song_fold == fold
         without = best((fold_of >= 0) & (fold_of != fold))
-        after[song_fold == fold] = answers[without][song_fold == fold]
+        known = as_it_is  # whoever learns nothing leaves the base as it is
+        if candidates[without] is not None:
+            known = _tempered(material, scores[without], tested & ~left_out, base.calibration)
+        after[left_out] = track_answers(scores[without], material.song, known)[left_out]
     same = rest[chosen].argmax(axis=1) == material.target[material.n :].argmax(axis=1)
     return _Trial(candidates[chosen], how[chosen].temperature, tested, after, int(same.sum()))
 
