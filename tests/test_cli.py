@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from acoustic.cli import app
-from acoustic.errors import AcousticError
+from acoustic.errors import AcousticError, ManifestError
 from acoustic.settings import Settings
 from tests.test_engine import song
 
@@ -99,6 +99,14 @@ def test_a_name_that_is_not_utf8_keeps_its_bytes(env: Settings, tmp_path: Path) 
     said = objects(done.stdout)[0]
     assert said["file"].endswith("caf\ufffd.wav")
     assert base64.b64decode(said["file_bytes"]) == path
+
+
+def test_a_run_looks_for_its_data_beside_its_configuration(env: Settings, tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "embedded.toml").read_text(encoding="utf-8")
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    said = runner.invoke(app, ["train", str(tmp_path / "run.toml"), "--work", str(tmp_path / "work")])
+    assert isinstance(said.exception, ManifestError)
+    assert str(tmp_path / "music.csv") in str(said.exception)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ app = typer.Typer()
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="The run, see configs/.", metavar="CONFIG.toml")],
-    data: Annotated[Path, typer.Option(help="Folder that the configuration's paths are relative to.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the configuration's paths are relative to; else its own.")
+    ] = None,
     work: Annotated[Path | None, typer.Option(help="Checkpoints and targets; a killed run goes on from here.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder in which the model's folder is written.")] = None,
 ) -> None:
@@ -33,6 +35,7 @@ def train(
     from ..training.report import write_report
     from ..training.train import fit, use_threads
 
+    data = data or config.parent
     if not data.is_dir():
         raise SettingsError(f"--data {data}: no such folder")
     run = TrainConfig.read(config)

@@ -17,7 +17,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,13 @@ def _label_problems(card: ModelCard) -> Iterator[str]:
     ):
         if len(labels) != n:
             yield f"{key} names {len(labels)} classes, but the architecture has {n}"
-        if len(set(labels)) != len(labels) or not all(label.strip() and label.isprintable() for label in labels):
-            yield f"{key} holds an empty or unprintable name, or one name twice"
+        yield from name_problems(key, labels)
+
+
+def name_problems(key: str, names: Sequence[str]) -> Iterator[str]:
+    """What about the names of classes cannot be; `key` says which."""
+    if len(set(names)) != len(names) or not all(name.strip() and name.isprintable() for name in names):
+        yield f"{key} holds an empty or unprintable name, or one name twice"
 
 
 def architecture_problems(a: Architecture) -> Iterator[str]:

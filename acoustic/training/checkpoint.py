@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass, field, fields
@@ -84,11 +85,12 @@ def load(
 
 
 def set_aside(folder: Path) -> str:
-    """Rename a checkpoint that is not gone on with, so that a changed setting costs nobody a finished run; its new
-    name, empty where there is none."""
+    """Rename a checkpoint that is not gone on with, so that changed settings cost nobody a finished run, however often
+    they change; its new name, empty where there is none."""
     if not (folder / FILE).exists():
         return ""
-    return (folder / FILE).rename(folder / f"before-{FILE}").name
+    names = (f"before-{FILE}" if n == 1 else f"before-{n}-{FILE}" for n in itertools.count(1))
+    return (folder / FILE).rename(folder / next(name for name in names if not (folder / name).exists())).name
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import SettingsError
-from ..network.card import NAME, architecture_problems, input_problems
+from ..network.card import NAME, architecture_problems, input_problems, name_problems
 from ..network.vit import Architecture
-from ..records import MelSpec, SegmentSpec
+from ..records import N_FRAMES, MelSpec, SegmentSpec
 
 BLENDS = "blends"
 """the source that blends are told by"""
@@ -176,7 +176,8 @@ class TrainConfig:
     checkpoint_layers: bool = False
     """recompute the layers' activations on the way back: less memory, about a third more time"""
     precision: Literal["measure", "float32", "bfloat16", "float16"] = "measure"
-    """of the matrix products; "measure" times a step in each that the device has and takes the fastest"""
+    """of the matrix products; "measure" times a step in each that the device has and takes the fastest (float32 in runs
+    of less than 500 steps)"""
     early_stop_epochs: int = 0
     """end after this many epochs without a better held-out error; 0: never"""
     learning_rate: float = 1e-3
@@ -198,6 +199,7 @@ class TrainConfig:
     head_ridge: float = 0.1
     """how strongly the new genre head is held to the one that training made"""
     checkpoint_steps: int = 100
+    """at most; a short run writes ten checkpoints all the same"""
     coverage: float = 0.9
     review_accuracy: float = 0.8
     """accuracy that answers without a review flag should reach on held-out tracks"""
@@ -223,8 +225,10 @@ class TrainConfig:
 def _problems(config: TrainConfig) -> Iterator[str]:
     if not NAME.fullmatch(config.name):
         yield f"name {config.name!r} is not a plain name of letters, digits, '.', '_', '+' and '-'"
-    if len(config.labels) < 2 or len(set(config.labels)) != len(config.labels):
-        yield "`labels` must be a list of different names, two at least"
+    if len(config.labels) < 2:
+        yield "`labels` must be two names at least"
+    for key, classes in (("labels", config.labels), ("tags", config.tags)):
+        yield from name_problems(key, classes)
     for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
@@ -236,7 +240,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     for name in ("held_out", "patch_dropout", "label_smoothing", "ema", "warmup", "coverage", "review_accuracy"):
         if not 0 <= getattr(config, name) < 1:
             yield f"{name} = {getattr(config, name)} must be from 0 to below 1"
-    yield from _augment_problems(config.augment)
+    yield from _augment_problems(config.augment, config.mel.n_mels)
     yield from _blend_problems(config)
     if config.augment.room_p > 0 and not config.rooms:
         yield "augment.room_p is above 0, but no folder of impulse responses is named: `rooms`"
@@ -253,6 +257,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     if not sum(source.share for source in config.sources) > 0:
         yield "there must be a source whose share is above 0"
     for teacher in config.teachers:
+        if not NAME.fullmatch(teacher.name):
+            yield f"teacher {teacher.name!r}: not a plain name of letters, digits, '.', '_', '+' and '-'"
         if not (teacher.window_s > 0 and teacher.hop_s > 0):
             yield f"teacher {teacher.name!r}: window_s and hop_s must be above 0"
     if config.tags and not config.teachers:
@@ -279,7 +285,10 @@ def _with_base(path: Path) -> dict[str, Any]:
     return {**below, **raw, **tables}
 
 
-def _augment_problems(augment: AugmentSpec) -> Iterator[str]:
+def _augment_problems(augment: AugmentSpec, n_mels: int) -> Iterator[str]:
+    for name, most in (("time_mask_frames", N_FRAMES), ("frequency_mask_bands", n_mels)):
+        if not 0 <= getattr(augment, name) <= most:
+            yield f"augment.{name} = {getattr(augment, name)} must be from 0 to {most}"
     for name, value in ((f.name, getattr(augment, f.name)) for f in dataclasses.fields(augment)):
         if name.endswith("_p") and not 0 <= value <= 1:
             yield f"augment.{name} = {value} must be from 0 to 1"

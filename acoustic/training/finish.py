@@ -58,7 +58,7 @@ def describe(
         }
         for source in config.sources
     }
-    store, n_tracks = prepared.dataset.store, len(prepared.train) + len(prepared.held)  # blends come after them
+    store = prepared.dataset.store
     teachers = {t.name: {"what": t.cite, "licence": t.licence} for t in config.teachers}
     recipe: dict[str, Any] = {
         "start_from": config.start_from,
@@ -67,7 +67,7 @@ def describe(
         "learning_rate": config.learning_rate,
         "patch_dropout": config.patch_dropout,
         "seed": config.seed,
-        "hours_of_audio": round(sum(map(store.length, range(n_tracks))) / store.sample_rate / 3600, 2),
+        "hours_of_audio": round(sum(map(store.length, prepared.train)) / store.sample_rate / 3600, 2),
     }
     if config.blends.n:
         recipe["blends"] = dataclasses.asdict(config.blends)

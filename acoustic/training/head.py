@@ -82,10 +82,13 @@ def _material(
         length_s = dataset.store.length(track) / dataset.store.sample_rate
         n = min(CROPS, max(1, int(length_s / CROP_EVERY_S)))
         starts = rng.uniform(0, max(0.0, length_s - dataset.segment_s), n)
+        said = [dataset.standard_targets(track, float(start)) for start in starts]
+        if not any(trust for *_, trust in said):  # a file of which nobody says anything
+            continue
         mels = torch.stack([dataset.clean(track, float(start)) for start in starts])
         features.append(student.network.pooled(mels))
-        targets += [dataset.standard_targets(track, float(start))[-2] for start in starts]
         row = dataset.rows[track]
         counts = config.head_labelled if row.genre and row.source in trusted else 1.0
-        weights += [counts] * n
+        targets += [genre for *_, genre, _ in said]
+        weights += [counts * trust for *_, trust in said]
     return torch.cat(features), torch.from_numpy(np.stack(targets)).float(), torch.tensor(weights)

@@ -12,11 +12,13 @@ import numpy as np
 from ..errors import ManifestError
 from ..signal.audio import find_audio
 from ..signal.files import digest
+from .augment import Augmenter
 from .blends import blend_waveforms
 from .config import BLENDS, TrainConfig
 from .dataset import CropDataset
 from .labels import TeacherSpace, fit_teacher_space, index_of
 from .manifest import MIN_HELD_OUT, Row, read_rows, split
+from .starting import check_start
 from .targets import ask_teacher, build_waveforms, stamp
 
 Report = Callable[[str, int, int], None]
@@ -48,6 +50,8 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
     train = [t for t, kept in enumerate(held_out) if not kept]
     held = [t for t, kept in enumerate(held_out) if kept]
     _check_parts(config, rows, train, held)
+    Augmenter(config.augment, config.mel.sample_rate, data / config.rooms if config.rooms else None)
+    check_start(config)
     store = build_waveforms(rows, data, work / "targets", config.mel.sample_rate, report)
     answers = [ask_teacher(spec, store, data, work / "targets", report) for spec in config.teachers]
     blends: range = range(0)

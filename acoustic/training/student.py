@@ -8,14 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingsError
 from ..network.card import ModelCard
-from ..network.registry import Registry, model_folders
 from ..network.vit import Answers, MelViT
-from ..settings import Settings
 from .config import TrainConfig
 from .dataset import Scale
 from .prepare import Prepared
+from .starting import check_start, models
 from .widen import factor_of, widen
 
 
@@ -41,40 +39,15 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     architecture = replace(config.architecture, n_embedding=widths[0], n_tags=widths[1])
     student = Student(MelViT(architecture), widths[2])
     if config.start_from:
-        network, card = _models().load(config.start_from)
+        check_start(config)
+        network, card = models().load(config.start_from)
         factor = factor_of(card.architecture, config.architecture)
-        _check_fits(card, config, wider=factor is not None)
         if factor is not None:
             network = widen(network, factor, config.seed)
         take_weights(student.network, network, card, config, scales[1])
     student.network.checkpoint_layers = config.checkpoint_layers
     freeze(student, config)
     return student
-
-
-def start_digest(config: TrainConfig) -> str:
-    """Names the weights that a run starts from; empty for a run from nothing."""
-    return _models().card(config.start_from).weights_digest if config.start_from else ""
-
-
-def _models() -> Registry:
-    """Those that ship and the person's own."""
-    return Registry(model_folders(Settings.load()))
-
-
-def _check_fits(card: ModelCard, config: TrainConfig, wider: bool) -> None:
-    mine, theirs = config.architecture, card.architecture
-    for name in ("width", "depth", "n_heads", "mlp_ratio", "stem", "pooling", "n_mels", "layer_norm_eps"):
-        if getattr(mine, name) != getattr(theirs, name) and not wider:
-            raise SettingsError(
-                f"start_from: {card.name} has {name} = {getattr(theirs, name)}, not {getattr(mine, name)}",
-                "Write the model's own architecture into the configuration, or a multiple of its width and heads.",
-            )
-    if card.mel != config.mel:
-        raise SettingsError(
-            f"start_from: {card.name} hears other mels than the configuration makes",
-            f"Its own are {card.mel}.",
-        )
 
 
 @torch.no_grad()

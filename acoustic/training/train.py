@@ -32,11 +32,17 @@ from .logbook import Epoch, Logbook
 from .precision import DTYPES, attention, autocast, choose, scaler_for
 from .prepare import Prepared, Report
 from .processes import Processes, share_batch_norm
-from .student import Student, new_student, parameter_groups, set_training, start_digest, trainable, update_average
+from .starting import start_digest
+from .student import Student, new_student, parameter_groups, set_training, trainable, update_average
 from .targets import stamp
 
 Log = Callable[[str], None]
 VALIDATION_CROPS = 300
+MEASURE_STEPS = 500
+"""a shorter run computes in float32 unless its configuration names a precision: what is fastest is not the same each
+time that it is measured, and there is little to gain"""
+MIN_CHECKPOINTS = 10
+"""that a run writes, however short it is"""
 TERMS = ("embedding", "tags", "auxiliary", "genre")
 
 
@@ -59,19 +65,23 @@ def fit(
     average = {k: v.detach().clone() for k, v in student.state_dict().items()}
     meta = fingerprint(config, prepared.stamp)
     progress = checkpoint.load(work, student, average, optimizer, meta)
+    n_steps = math.ceil(config.samples / config.batch_size)
     if progress.step:
         log(f"goes on from step {progress.step}")
-    elif processes.first and (aside := checkpoint.set_aside(work)):
+    elif not progress.precision and processes.first and (aside := checkpoint.set_aside(work)):
         log(f"begins anew: the checkpoint that was here is of another run, or torn; it is kept as {aside}")
     set_training(student)
     if not progress.precision:
-        chosen = choose(config.precision, device, lambda name: _try_step(student, config, device, name))
+        wanted = "float32" if config.precision == "measure" and n_steps < MEASURE_STEPS else config.precision
+        chosen = choose(wanted, device, lambda name: _try_step(student, config, device, name))
         progress.precision = list(DTYPES)[processes.of_first(list(DTYPES).index(chosen))]  # each measured by itself
+        if processes.first:  # killed before its first checkpoint, it would measure again, and not always find the same
+            checkpoint.save(work, progress, student, average, optimizer, meta)
     run = _Run(config, prepared, student, device, processes, progress.precision)
     if progress.scaler:
         run.scaler.load_state_dict(progress.scaler)
-    n_steps = math.ceil(config.samples / config.batch_size)
     epoch_steps = steps_in_epoch(config, prepared)
+    checkpoint_steps = min(config.checkpoint_steps, max(1, n_steps // MIN_CHECKPOINTS))
     book = Logbook(work if processes.first else None, log)
     book.open(progress.step)
     progress.sums = progress.sums or dict.fromkeys(TERMS, 0.0)
@@ -102,7 +112,7 @@ def fit(
             _judge(progress, held_out, average, config)
             progress.sums, progress.since = dict.fromkeys(TERMS, 0.0), progress.step
             timed_from, begun = progress.step, time.perf_counter()
-        due = progress.step % config.checkpoint_steps == 0 or progress.step == n_steps or progress.stopped
+        due = progress.step % checkpoint_steps == 0 or progress.step == n_steps or progress.stopped
         if due and processes.first:
             progress.scaler = run.scaler.state_dict()
             checkpoint.save(work, progress, student, average, optimizer, meta)

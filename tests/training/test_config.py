@@ -66,6 +66,9 @@ def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
         (TINY.replace("samples = 100", "layer_decay = 0.0"), "layer_decay = 0.0 must be above 0"),
         (TINY.replace("samples = 100", "workers = -1"), "workers = -1 must not be below 0"),
         (TINY.replace("samples = 100", "trainable_blocks = 5"), "trainable_blocks = 5"),
+        (TINY.replace("samples = 100", 'tags = ["Music", "Music"]'), "tags holds an empty or unprintable name, or one"),
+        (TINY.replace("noise_p = 0.5", "time_mask_frames = 300"), "time_mask_frames = 300 must be from 0 to 224"),
+        (TINY + '[[teachers]]\nname = "a/b"\nfile = "t.py"\n', "teacher 'a/b': not a plain name"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:

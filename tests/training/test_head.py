@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from acoustic.training import head
 from acoustic.training.head import fit_change, refit_head
 from acoustic.training.prepare import Prepared, prepare
 from acoustic.training.student import new_student
@@ -77,6 +78,28 @@ def test_only_the_genre_head_changes_and_only_where_asked(prepared: Prepared) ->
     again = new_student(prepared, CONFIG)
     refit_head(asked, prepared, again, silent)
     assert torch.equal(again.network.genre.weight, student.network.genre.weight)
+
+
+def test_songs_of_which_nobody_says_anything_do_not_count(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a teacher, a file without a genre has no target: an even one would pull the head to know nothing."""
+    config = dataclasses.replace(CONFIG, teachers=(), tags=(), head_labelled=1.0)
+    prepared = prepare(config, data, tmp_path, silent)
+    rows = [dataclasses.replace(row, genre="") if i % 4 == 0 else row for i, row in enumerate(prepared.rows)]
+    assert any(rows[t].kind == "music" and not rows[t].genre for t in prepared.train)
+    prepared.dataset.rows = rows
+    asked: list[tuple[torch.Tensor, ...]] = []
+
+    def spy(features: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, ridge: float):
+        asked.append((targets, weights))
+        return fit_change(features, logits, targets, weights, ridge)
+
+    monkeypatch.setattr(head, "fit_change", spy)
+    assert refit_head(config, prepared, new_student(prepared, config), silent)
+    [(targets, weights)] = asked
+    assert targets.max(dim=1).values.tolist() == [1.0] * len(targets)  # each is somebody's own genre
+    assert set(weights.tolist()) == {config.sources[0].label_weight}
 
 
 def test_a_head_with_a_hidden_layer_is_left_alone(prepared: Prepared) -> None:

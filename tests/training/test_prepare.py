@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from acoustic.engine import OptimizedAudioClassifier
-from acoustic.errors import ManifestError, SettingsError
+from acoustic.errors import ManifestError, ModelError, SettingsError
 from acoustic.records import Analysis
 from acoustic.settings import Settings
 from acoustic.training.finish import finish
@@ -57,6 +58,24 @@ def test_labels_that_nobody_trusts_are_refused_before_the_long_work(data: Path, 
         prepare(dataclasses.replace(CONFIG, sources=sources), data, tmp_path, never)
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"rooms": "none", "augment": dataclasses.replace(CONFIG.augment, room_p=0.5)}, "none"),
+        ({"start_from": "no-such-model"}, "no-such-model"),
+        ({"start_from": "mel-vit-small"}, "start_from: mel-vit-small has width = 192, not 32"),
+    ],
+)
+def test_what_cannot_begin_is_refused_before_the_long_work(
+    data: Path,  # noqa: F811
+    tmp_path: Path,
+    change: dict[str, Any],
+    complaint: str,
+) -> None:
+    with pytest.raises((SettingsError, ModelError), match=complaint):
+        prepare(dataclasses.replace(CONFIG, **change), data, tmp_path, never)
+
+
 def test_a_file_that_cannot_be_decoded_is_named_with_its_row(data: Path, tmp_path: Path) -> None:  # noqa: F811
     before = (data / "3.wav").read_bytes()
     try:
@@ -99,6 +118,9 @@ def test_a_run_of_other_data_keeps_the_checkpoint_that_was_there(data: Path, tmp
     assert "begins anew" in said[1]
     fit(short, other, tmp_path, silent, said.append)
     assert said[-1] == "goes on from step 1"
+    fit(short, dataclasses.replace(prepared, stamp="a third"), tmp_path, silent, said.append)
+    assert "kept as before-2-checkpoint.safetensors" in said[-2]
+    assert (tmp_path / "before-checkpoint.safetensors").read_bytes() == kept
 
 
 def test_without_a_teacher_the_files_own_genres_are_learned(data: Path, tmp_path: Path) -> None:  # noqa: F811

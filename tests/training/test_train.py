@@ -128,14 +128,17 @@ def test_changed_data_and_teachers_are_asked_again(data: Path, tmp_path: Path) -
     assert np.array_equal(third.answers[0].logits, first.answers[0].logits)
 
 
+class KilledError(Exception):
+    """In the place of a kill."""
+
+
+def killer(name: str, done: int, n: int) -> None:
+    """A report that ends the run before its eighth step."""
+    if done == 7:
+        raise KilledError
+
+
 def test_a_killed_run_resumes_to_the_same_weights(prepared: Prepared, tmp_path: Path, data: Path) -> None:
-    class KilledError(Exception):
-        pass
-
-    def killer(name: str, done: int, n: int) -> None:
-        if done == 7:
-            raise KilledError
-
     whole = fit(CONFIG, prepared, _made(tmp_path / "whole"), silent, str)
     with pytest.raises(KilledError):
         fit(CONFIG, prepared, _made(tmp_path / "cut"), killer, str)
@@ -143,6 +146,39 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Prepared, tmp_path: 
     resumed = fit(CONFIG, anew, tmp_path / "cut", silent, str)
     for name, value in whole.state_dict().items():
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-6), name
+
+
+def test_a_run_computes_to_its_end_as_it_began(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its first step, too: what is fastest is measured once, and in a short run not at all."""
+    wanted: list[str] = []
+
+    def choose(how: str, *_: object) -> str:
+        wanted.append(how)
+        return "float32"
+
+    monkeypatch.setattr(train, "choose", choose)
+    measuring = dataclasses.replace(CONFIG, precision="measure", checkpoint_steps=1_000)
+    fit(measuring, prepared, tmp_path / "short", silent, str)
+    assert wanted == ["float32"]
+
+    def kill(name: str, done: int, n: int) -> None:
+        raise KilledError
+
+    long = dataclasses.replace(measuring, samples=train.MEASURE_STEPS * CONFIG.batch_size)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            fit(long, prepared, tmp_path / "long", kill, str)
+    assert wanted == ["float32", "measure"]
+
+
+def test_a_short_run_keeps_checkpoints_on_its_way(prepared: Prepared, tmp_path: Path) -> None:
+    rarely, lines = dataclasses.replace(CONFIG, checkpoint_steps=1_000), []
+    with pytest.raises(KilledError):
+        fit(rarely, prepared, tmp_path, killer, str)
+    fit(rarely, prepared, tmp_path, silent, lines.append)
+    assert lines[0] == "goes on from step 7"
 
 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(prepared: Prepared, tmp_path: Path) -> None:
