@@ -39,7 +39,7 @@ from acoustic.signal import audio
 from acoustic.training.config import TrainConfig
 from acoustic.training.evaluate import read_manifest
 from acoustic.training.manifest import Row, read_rows, split
-from acoustic.verdict.metrics import wilson_interval
+from acoustic.verdict.metrics import grouped_interval
 
 from .conditions import CLEAN, CONDITIONS, SNIPPET_S, Company, Condition
 
@@ -128,7 +128,7 @@ class Measure:
         return float(self.right[condition, column].mean())
 
     def interval(self, condition: str, column: str) -> tuple[float, float]:
-        return wilson_interval(int(self.right[condition, column].sum()), self.n)
+        return grouped_interval(self.right[condition, column], self.groups)
 
     def difference(self, before: tuple[str, str], after: tuple[str, str]) -> tuple[float, float, float]:
         return paired_difference(self.right[before], self.right[after], self.groups)

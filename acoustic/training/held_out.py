@@ -111,11 +111,12 @@ def _of_tracks(known: Sequence[Answer]) -> dict[str, Any]:
     before = np.stack([calibrated(a.track.votes.logits, Calibration())[1] for a in known])
     after, targets = labelled_answers(known)
     sets = [prediction_set(q, a.calibration.conformal_quantile) for q, a in zip(after, known, strict=True)]
-    covered = sum(int(target in chosen) for target, chosen in zip(targets, sets, strict=True))
+    covered = [target in chosen for target, chosen in zip(targets, sets, strict=True)]
+    groups = [a.track.group for a in known]
     return {
-        **_measures(before, after, targets),
-        "set_coverage": covered / len(known),
-        "set_coverage_interval_95": list(metrics.wilson_interval(covered, len(known))),
+        **_measures(before, after, targets, groups),
+        "set_coverage": float(np.mean(covered)),
+        "set_coverage_interval_95": list(metrics.grouped_interval(np.asarray(covered), groups)),
         "set_size": float(np.mean([len(chosen) for chosen in sets])),
     }
 
@@ -123,8 +124,10 @@ def _of_tracks(known: Sequence[Answer]) -> dict[str, Any]:
 def _of_segments(known: Sequence[Answer]) -> dict[str, Any]:
     before = np.concatenate([calibrated(a.track.votes.logits, Calibration())[0] for a in known])
     by_track = [calibrated(a.track.votes.logits, a.calibration)[0] for a in known]
-    targets = np.repeat(_targets(known), [len(p) for p in by_track])
-    return {**_measures(before, np.concatenate(by_track), targets), **_segment_sets(known, by_track)}
+    sizes = [len(p) for p in by_track]
+    targets = np.repeat(_targets(known), sizes)
+    groups = np.repeat([a.track.group for a in known], sizes).tolist()
+    return {**_measures(before, np.concatenate(by_track), targets, groups), **_segment_sets(known, by_track)}
 
 
 def _segment_sets(known: Sequence[Answer], by_track: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -147,12 +150,12 @@ def _segment_sets(known: Sequence[Answer], by_track: Sequence[np.ndarray]) -> di
     }
 
 
-def _measures(before: np.ndarray, after: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    hits, n = int((after.argmax(axis=1) == targets).sum()), len(targets)
+def _measures(before: np.ndarray, after: np.ndarray, targets: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    right = after.argmax(axis=1) == targets
     return {
-        "n": n,
-        "accuracy": hits / n,
-        "accuracy_interval_95": list(metrics.wilson_interval(hits, n)),
+        "n": len(targets),
+        "accuracy": float(right.mean()),
+        "accuracy_interval_95": list(metrics.grouped_interval(right, groups)),
         "nll_before": metrics.nll(before, targets),
         "nll_after": metrics.nll(after, targets),
         "brier_before": metrics.brier(before, targets),

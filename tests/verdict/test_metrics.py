@@ -16,6 +16,7 @@ from acoustic.verdict.metrics import (
     ece_of_a_calibrated_model,
     expected_calibration_error,
     f1_scores,
+    grouped_interval,
     macro_f1,
     nll,
     reliability,
@@ -248,3 +249,41 @@ def test_wilson_interval_edges():
 def test_targets_that_do_not_fit_are_refused(targets):
     with pytest.raises(ValueError, match="targets"):
         nll(np.full((2, 3), 1 / 3), np.array(targets))
+
+
+def test_an_interval_of_groups_is_as_wide_as_their_number_makes_it() -> None:
+    rng = np.random.default_rng(0)
+    of_groups = rng.random(40) < 0.6
+    alone = wilson_interval(int(of_groups.sum()), 40)
+    assert grouped_interval(of_groups, [str(i) for i in range(40)]) == pytest.approx(alone, abs=0.01)
+    each_thrice, names = np.repeat(of_groups, 3), [str(i // 3) for i in range(120)]
+    assert grouped_interval(each_thrice, names) == pytest.approx(alone, abs=0.01)
+    strangers = rng.random(1_200) < 0.6  # alike by nothing but their name
+    few = grouped_interval(strangers, [str(i // 3) for i in range(1_200)])
+    assert few == pytest.approx(wilson_interval(int(strangers.sum()), 1_200), abs=0.01)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_where_all_are_right_the_groups_are_counted(value: float) -> None:
+    found = grouped_interval(np.full(30, value), [str(i // 10) for i in range(30)])
+    assert found == wilson_interval(3 * value, 3)
+    assert grouped_interval(np.full(5, value), ["a"] * 5) == wilson_interval(value, 1)
+    assert grouped_interval(np.zeros(0), []) == (0.0, 1.0)
+
+
+def test_an_interval_of_groups_holds_the_truth_as_often_as_it_says() -> None:
+    """Songs of one artist share how hard they are; Wilson's interval by songs would miss far more often."""
+    rng, held, naive, n_draws = np.random.default_rng(1), 0, 0, 400
+    for _ in range(n_draws):
+        hard = rng.beta(1.2, 0.8, size=30)
+        names, right = [], []
+        for group, p in enumerate(hard):
+            n = int(rng.integers(1, 9))
+            names += [str(group)] * n
+            right += (rng.random(n) < p).tolist()
+        low, high = grouped_interval(np.asarray(right), names)
+        held += low <= 0.6 <= high
+        low, high = wilson_interval(sum(right), len(right))
+        naive += low <= 0.6 <= high
+    assert held / n_draws >= 0.9
+    assert naive / n_draws < 0.85
