@@ -23,6 +23,7 @@ from acoustic.training.augment import add_noise
 
 TELEPHONE_HZ, TELEPHONE_RATE = (300.0, 3_400.0), 8_000
 """the band of narrow-band telephony, and its sample rate (ITU-T G.711)"""
+REVERBERATION_S = 0.4
 SNIPPET_S = 5.0
 OTHER_SONG_DB = 6.0
 """how far below the song the other song lies"""
@@ -49,6 +50,15 @@ class Condition:
 
 
 # --- what is heard ---
+
+
+def small_room(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """An impulse response (n,) as a small room's: the direct sound, and noise that falls by 60 dB in REVERBERATION_S
+    (Polack's model, 1988), as strong as it. No training has heard it."""
+    n = round(REVERBERATION_S * sample_rate)
+    tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
+    tail[0] = np.sqrt(np.square(tail[1:]).sum())
+    return tail.astype(np.float32)
 
 
 def in_room(dry: np.ndarray, response: np.ndarray) -> np.ndarray:
@@ -145,7 +155,7 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition(CLEAN, _clean),
     *(Condition(f"noise, {snr_db} dB SNR", partial(_noise, float(snr_db))) for snr_db in (20, 10, 5, 0)),
     *(Condition(f"speech, {snr_db} dB SNR", partial(_speech, float(snr_db))) for snr_db in (10, 0)),
-    Condition("in a kitchen", _room),
+    Condition("in a small room", _room),
     Condition("by telephone", _telephone),
     Condition("MP3, 32 kbit/s", partial(_mp3, 32_000)),
     Condition("5 s of it", _snippet),

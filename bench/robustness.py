@@ -41,7 +41,7 @@ from acoustic.training.evaluate import read_manifest
 from acoustic.training.manifest import Row, read_rows, split
 from acoustic.verdict.metrics import grouped_interval
 
-from .conditions import CLEAN, CONDITIONS, SNIPPET_S, Company, Condition
+from .conditions import CLEAN, CONDITIONS, SNIPPET_S, Company, Condition, small_room
 
 PLAIN, ONE, MANY = "as it ships", "1 segment", "6 segments"
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -56,8 +56,6 @@ COLUMNS: dict[str, dict[str, Any]] = {
 SWITCHES = ("denoise", "compress", "rules")
 NOISE_ROW, NOISE_LOSS = "noise, 10 dB SNR", 0.08
 """the target: at most this much below clean"""
-ROOM = "ir/kitchen-true-stereo.flac"
-"""a small room: it falls by 60 dB in 0.4 s"""
 SONGS_AT_A_TIME = 4
 """of which all versions stand on the disk"""
 SHORT = Settings(min_duration_s=0.01)
@@ -79,7 +77,6 @@ class Cast:
 
     noise: Sequence[Path]
     speech: Sequence[Path]
-    room: Path
 
     def company(self, songs: Sequence[Song], i: int, sample_rate: int) -> Company:
         """What songs[i] meets; depends on i alone. The other song is of another genre, or of another group where no
@@ -89,8 +86,9 @@ class Cast:
         if not others:
             raise ManifestError("all songs are of one group or genre: there is no other song to mix with")
         drawn = [files[int(rng.integers(len(files)))] for files in (self.noise, self.speech)]
-        drawn += [self.room, others[int(rng.integers(len(others)))].file]
-        return Company(*(audio.load(path, sample_rate, SHORT).samples for path in drawn))
+        drawn += [others[int(rng.integers(len(others)))].file]
+        noise, speech, song = (audio.load(path, sample_rate, SHORT).samples for path in drawn)
+        return Company(noise, speech, small_room(sample_rate, rng), song)
 
 
 # --- statistics ---
@@ -357,7 +355,7 @@ def main() -> None:
     noise, speech = ([arguments.data / r.file for r in rows if r.kind == kind] for kind in ("noise", "speech"))
     if not noise or not speech:
         raise SystemExit(f"{arguments.held_out} keeps no noise or no speech apart")
-    cast = Cast(noise, speech, arguments.data / ROOM)
+    cast = Cast(noise, speech)
 
     found: list[Answered] = []
     with ExitStack() as stack:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from acoustic.records import Waveform
 from acoustic.signal import audio
-from bench.conditions import CLEAN, CONDITIONS, Company, in_room, middle, telephone_band
+from bench.conditions import (
+    CLEAN,
+    CONDITIONS,
+    REVERBERATION_S,
+    Company,
+    in_room,
+    middle,
+    small_room,
+    telephone_band,
+)
 from tests import makers
 
 RATE = 22_050
@@ -117,6 +126,16 @@ def test_a_room_without_walls_changes_nothing() -> None:
     impulse = np.zeros(3_000, np.float32)
     impulse[700] = 0.3  # late and soft: neither delay nor level is the room's doing
     np.testing.assert_allclose(in_room(SONG.samples, impulse), SONG.samples, atol=1e-6)
+
+
+def test_the_small_room_falls_by_60_db_in_its_time_and_is_half_direct_sound() -> None:
+    response = small_room(RATE, np.random.default_rng(0)).astype(np.float64)
+    assert len(response) == round(REVERBERATION_S * RATE)
+    assert np.square(response[1:]).sum() == pytest.approx(response[0] ** 2, rel=1e-5)
+    tenth = len(response) // 10
+    levels = [10 * np.log10(np.square(part).mean()) for part in (response[1:tenth], response[-tenth:])]
+    assert levels[0] - levels[1] == pytest.approx(54, abs=3)  # from the middle of the first tenth to that of the last
+    assert not np.array_equal(response, small_room(RATE, np.random.default_rng(1)))
 
 
 def test_a_room_keeps_length_and_loudness_and_rings_on() -> None:

@@ -148,8 +148,7 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Cast:
     folder = tmp_path_factory.mktemp("cast")
     noise = [makers.write(folder / f"noise{i}.wav", makers.noise(2, RATE, seed=i), RATE) for i in range(3)]
     speech = [makers.write(folder / "speech.wav", makers.music(2, RATE, 1, seed=9), RATE)]
-    room = makers.write(folder / "room.wav", np.exp(-np.arange(2_000) / 400).astype(np.float32), RATE, subtype="FLOAT")
-    return Cast(noise, speech, room)
+    return Cast(noise, speech)
 
 
 def test_a_songs_company_depends_on_the_song_alone(songs: list[Song], cast: Cast) -> None:
