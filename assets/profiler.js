@@ -1,10 +1,11 @@
 // The Profiler tab in the browser. It asks for numbers each second while work runs, more seldom while none does, and for
 // nothing while it is not seen. `element` and `server` come from the HTML component that this is the code of.
 const $ = (selector, where = element) => where.querySelector(selector);
-const BUSY_MS = 1000, IDLE_MS = 2500, RETRY_MS = 3000, KEPT_RUNS = 60, KEPT_S = 180;
+const BUSY_MS = 1000, IDLE_MS = 2500, RETRY_MS = 3000, KEPT_RUNS = 60, KEPT_S = 180, OFFERED = 12;
+const DEMO = '';  // as the value of an option: no song has an empty path
 const P = {
-  token: '', stages: [], runs: [], samples: [], now: null, chosen: 0, spans: null, spansOf: 0, timer: 0, asking: false,
-  n_polls: 0, opened: false, refused: null, drawnResult: null, compared: { running: false, step: '', error: null, result: null },
+  token: '', stages: [], runs: [], samples: [], now: null, chosen: 0, song: null, offered: [], spans: null, spansOf: 0, timer: 0,
+  asking: false, n_polls: 0, opened: false, refused: null, drawnResult: null, compared: { running: false, step: '', error: null, result: null },
 };
 const sentence = (error) => `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}. ${error.hint || ''}`.replace('..', '.');
 const visible = () => element.isConnected && !document.hidden && element.getClientRects().length > 0;
@@ -27,7 +28,7 @@ async function ask(name, what = {}) {
 async function open() {
   const answer = await call('open', {});
   if (!answer || !answer.ok) return false;
-  Object.assign(P, { token: answer.token, stages: answer.stages, runs: [], samples: [], chosen: 0, spans: null, spansOf: 0 });
+  Object.assign(P, { token: answer.token, stages: answer.stages, runs: [], samples: [], chosen: 0, song: null, spans: null, spansOf: 0 });
   if (!P.opened) {
     $('.pf-legend').replaceChildren(...P.stages.map(([key, name]) => h('li', {}, h('span', { class: `pf-key ${colourClass(key)}` }), name)));
     for (const [name, values] of [['backend', answer.backends], ['precision', answer.precisions]]) {
@@ -91,7 +92,7 @@ function draw() {
   const run = shownRun();
   if (P.chosen && (!run || run.number !== P.chosen)) P.chosen = 0;
   drawStacked($('[data-chart=stacked]'), P.runs, P.stages, run && run.number, choose);
-  fillRuns($('.pf-run'), [[0, 'the newest'], ...P.runs.slice().reverse().map((one) => [one.number, `${one.name} – ${inMs(one.stages.total)}`])], P.chosen);
+  fillOptions($('.pf-run'), [[0, 'the newest'], ...P.runs.slice().reverse().map((one) => [one.number, `${one.name} – ${inMs(one.stages.total)}`])], P.chosen);
   if (run && P.spansOf === run.number && P.spans) drawWaterfall($('[data-chart=waterfall]'), run, P.spans);
   else if (!run) drawWaterfall($('[data-chart=waterfall]'), null, null);
   findSpans();
@@ -104,9 +105,9 @@ function draw() {
 }
 function drawHead() {
   const found = P.now.bottleneck;
-  put($('.pf-sentence'), found ? found.sentence : P.runs.length ? 'No stage takes half of the time.' : 'Nothing has been analysed yet.');
+  put($('.pf-sentence'), found ? found.sentence : !P.runs.length ? 'Nothing has been analysed yet.' : P.runs.every((run) => run.cached) ? 'All of the last answers were known.' : 'No stage takes half of the time.');
   $('.pf').classList.toggle('pf-busy', P.now.busy);
-  put($('.pf-told'), `${P.now.busy ? 'Working' : 'Idle'} · ${counted(P.now.n_runs, 'song')} since the start${found ? ` · over the last ${counted(found.n_runs, 'song')}` : ''}`);
+  put($('.pf-told'), `${P.now.busy ? 'Working' : 'Idle'} · ${counted(P.now.n_runs, 'song')} since the start${found ? ` · over the last ${counted(found.n_runs, 'new song')}` : ''}`);
 }
 function tile(key, value, more = '') {
   put($(`[data-tile=${key}]`), value);
@@ -127,14 +128,16 @@ function drawTiles() {
   tile('cpu', `${Math.round(mean)} %`, `of ${counted(one.cores.length, 'core')} · program ${Math.round(one.cpu)} % of one`);
   tile('memory', inMb(one.rss_mb + one.workers_rss_mb), `${inMb(one.available_mb)} free of ${inMb(one.total_mb)}`);
 }
-// A select is only filled anew when what it offers has changed, and never under somebody's hand.
-function fillRuns(select, options, value) {
+// A select is only filled anew when what it offers has changed, and never under somebody's hand: whether it now offers these.
+function fillOptions(select, options, value) {
+  if (document.activeElement === select) return false;
   const key = JSON.stringify(options);
-  if (select.dataset.key !== key && document.activeElement !== select) {
+  if (select.dataset.key !== key) {
     select.dataset.key = key;
-    select.replaceChildren(...options.map(([number, words]) => h('option', { value: number }, words)));
+    select.replaceChildren(...options.map(([each, words]) => h('option', { value: each }, words)));
   }
-  if (value !== undefined && document.activeElement !== select) select.value = String(value);
+  select.value = String(value);
+  return true;
 }
 function drawPercentiles() {
   const names = new Map([...P.stages, ['total', 'Total']]), order = [...names.keys()];
@@ -212,13 +215,27 @@ function drawMade() {
 }
 
 // --- what if ---
+// The newest run of each of the last songs. The chosen one stays among them, however many come after it.
+function toOffer() {
+  const last = new Map();
+  for (const run of P.runs.slice().reverse()) if (!last.has(run.path)) last.set(run.path, run);
+  P.song = P.song && (last.get(P.song.path) || P.song);
+  const songs = [...last.values()].slice(0, OFFERED);
+  return P.song && !songs.includes(P.song) ? [...songs, P.song] : songs;
+}
+// Names, and behind those that are there twice the folders by which they differ.
+function toldApart(songs) {
+  const parts = songs.map((run) => run.path.split(/[\\/]/)), end = (one, n) => one.slice(-n).join('/');
+  return songs.map((run, i) => {
+    let n = 1;
+    while (n < parts[i].length && parts.some((other, j) => j !== i && end(other, n) === end(parts[i], n))) n += 1;
+    return n > 1 ? `${run.name} – ${end(parts[i].slice(0, -1), n - 1)}` : run.name;
+  });
+}
 function drawWhatIf() {
-  const w = P.compared, error = P.refused || w.error, names = new Set(), songs = [['demo', 'the demo clip']];
-  for (const run of P.runs.slice().reverse()) {
-    if (!names.has(run.name) && songs.length < 13) songs.push([run.number, run.name]);
-    names.add(run.name);
-  }
-  fillRuns($('.pf-song select'), songs);
+  const w = P.compared, error = P.refused || w.error, songs = toOffer(), words = toldApart(songs);
+  const options = [[DEMO, 'the demo clip'], ...songs.map((run, i) => [run.path, words[i]])];
+  if (fillOptions($('.pf-song select'), options, P.song ? P.song.path : DEMO)) P.offered = songs;
   $('.pf-go').disabled = w.running;
   $('[data-do=stop]').hidden = !w.running;
   put($('.pf-progress'), w.running ? `Comparing: ${w.step} …` : error ? sentence(error) : '');
@@ -255,9 +272,8 @@ async function compare(event) {
     const place = $(`[data-way=${key}]`), field = (name) => $(`[name=${name}]`, place);
     return { n_segments: Number(field('n_segments').value || 0), backend: field('backend').value, precision: field('precision').value, denoise: field('denoise').checked };
   };
-  const song = $('.pf-song select').value;
   $('.pf-go').disabled = true;
-  told(await ask('compare', { song: song === 'demo' ? song : Number(song), first: way('first'), second: way('second') }));
+  told(await ask('compare', { song: P.song ? P.song.number : 'demo', first: way('first'), second: way('second') }));
 }
 async function stop() { told(await ask('stop')); }
 // May come before the first numbers. What was refused is told until the next request.
@@ -285,6 +301,10 @@ element.addEventListener('click', (event) => {
   else if (button.dataset.do === 'stop') stop();
 });
 $('.pf-run').addEventListener('change', (event) => { event.target.blur(); choose(Number(event.target.value)); });
+$('.pf-song select').addEventListener('change', (event) => {
+  P.song = P.offered.find((run) => run.path === event.target.value) || null;
+  drawWhatIf();
+});
 $('.pf-form').addEventListener('submit', compare);
 document.addEventListener('visibilitychange', look);
 new IntersectionObserver(look).observe(element);

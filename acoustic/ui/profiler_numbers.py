@@ -43,6 +43,7 @@ def reading(one: Reading) -> dict[str, Any]:
             {
                 "number": run.number,
                 "name": uploads.shown_name(run.label),
+                "path": uploads.on_one_line(run.label),
                 "cached": run.cached,
                 "stages": {stage: round(ms, 3) for stage, ms in run.timings_ms.items()},
             }

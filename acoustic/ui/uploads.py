@@ -35,8 +35,12 @@ def received(payload: Sequence[Mapping[str, Any]] | None) -> list[tuple[str, str
 
 def shown_name(name: str) -> str:
     """The last part of a name, on one line, without control characters that could reorder or hide text."""
-    last = printable(name).replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(c if c.isprintable() else "\ufffd" for c in last) or "unnamed file"
+    return on_one_line(name).replace("\\", "/").rsplit("/", 1)[-1] or "unnamed file"
+
+
+def on_one_line(text: str) -> str:
+    """`text` with U+FFFD for line ends, for what could reorder or hide text, and for what is not UTF-8."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in printable(text))
 
 
 def borrowed(file: Path, folder: Path) -> Path:

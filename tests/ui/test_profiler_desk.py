@@ -78,7 +78,7 @@ class Classifier:
 
 @pytest.fixture
 def station(tmp_path: Path) -> SimpleNamespace:
-    return SimpleNamespace(classifier=Classifier(), demo_clip=lambda: tmp_path / "demo.ogg")
+    return SimpleNamespace(classifier=Classifier(), demo_clip=lambda: tmp_path / "demo.ogg", scanning=False)
 
 
 @pytest.fixture
@@ -152,6 +152,7 @@ def test_hostile_names_are_text_on_one_line(desk: ProfilerDesk, station: SimpleN
     station.classifier.heard(NASTY, "load_audio")
     [run] = asked(desk, "state")["runs"]
     assert run["name"] == "<img src=x onerror=alert(1)> \ufffdgpj.\ufffd\ufffd.mp3"
+    assert run["path"] == f"/music/{run['name']}"
     assert json.loads(asked(desk, "export", kind="trace")["text"])["traceEvents"]
     csv = asked(desk, "export", kind="csv")
     assert (csv["name"], csv["type"]) == ("acousticsense-runs.csv", "text/csv")

@@ -16,6 +16,7 @@ from chromium import DESKTOP, IN_CHROMIUM, PHONE, listen, new_context
 from profiler_site import NASTY, Work, launch, page, songs_in, station
 
 from acoustic.workstation.scanning import scan
+from tests.test_engine import song
 
 pytestmark = IN_CHROMIUM
 POLLS = "Number(document.querySelector('.pf').dataset.polls || 0)"
@@ -108,11 +109,19 @@ def test_a_scan_shows_its_songs_and_its_workers(view, site, tmp_path):
     assert (thread.is_alive(), failed) == (False, [])
 
 
+def steady_polls(view):
+    """The count once it has stood still for longer than the page ever waits: what was under way has come."""
+    until, count = time.monotonic() + 60, -1
+    while count != (count := view.evaluate(POLLS)):
+        assert time.monotonic() < until
+        view.wait_for_timeout(4000)
+    return count
+
+
 def test_nothing_is_asked_while_it_is_not_seen(view, site):
     view.get_by_role("tab", name="Other").click()
     view.wait_for_selector("#notes textarea, #notes input")
-    view.wait_for_timeout(1500)  # what was under way has come
-    polls = view.evaluate(POLLS)
+    polls = steady_polls(view)
     with Work(site.workstation, site.songs):
         view.wait_for_timeout(6000)
     assert view.evaluate(POLLS) == polls
@@ -293,8 +302,43 @@ def test_a_request_that_is_lost_is_told_and_may_be_tried_again(alone, site):
     assert alone.locator(".pf-progress").inner_text() == ""
 
 
+@pytest.fixture
+def albums(tmp_path, site):
+    """Two songs of one name, just analysed."""
+    paths = [tmp_path / "music" / album / "01.wav" for album in ("Album A", "Album B")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        site.workstation.classifier.analyze(song(path, 12.0, seed=paths.index(path) + 70))
+    return paths
+
+
+def test_the_chosen_song_stays_chosen_while_others_come(view, site, albums):
+    view.wait_for_function("document.querySelector('.pf-song').textContent.includes('01.wav – Album A')")
+    options = view.locator(".pf-song option").all_inner_texts()
+    assert {"01.wav – Album A", "01.wav – Album B", "the demo clip"} < set(options)
+    assert len(options) == len(set(options))
+    choose = view.locator(".pf-song select")
+    choose.select_option(label="01.wav – Album A")
+    choose.evaluate("(select) => select.blur()")
+    numbers = [run.number for run in site.workstation.classifier.profiler.runs()]
+    others = [song(albums[0].with_name(f"other {i}.wav"), 12.0, seed=90) for i in range(14)]  # one sound: quickly known
+    list(site.workstation.analyze(others))
+    view.wait_for_function(
+        "(name) => document.querySelector('.pf-song').textContent.includes(name)", arg=others[-1].name
+    )
+    assert choose.input_value() == str(albums[0])  # though it is no longer among the newest
+    with view.expect_request(lambda r: "component_server" in r.url and of_request("compare", r)) as asked:
+        view.locator(".pf-go").click()
+    number = json.loads(asked.value.post_data)["data"]["song"]
+    assert number in numbers
+    assert site.workstation.classifier.profiler.runs(number - 1)[0].label == str(albums[0])
+    view.locator("[data-do=stop]").click()
+    view.wait_for_selector("[data-do=stop]", state="hidden")
+    choose.select_option(label="the demo clip")
+
+
 def test_what_if(view, site):
-    view.locator(".pf-song select").select_option("demo")
+    view.locator(".pf-song select").select_option(label="the demo clip")
     view.locator("[data-way=first] [name=n_segments]").fill("3")
     view.locator("[data-way=second] [name=n_segments]").fill("1")
     view.locator("[data-way=second] [name=denoise]").check()
