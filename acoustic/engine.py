@@ -125,6 +125,7 @@ class OptimizedAudioClassifier:
         self._described = False
         self._n_requests = 0
         self._n_queued = 0
+        self._n_at_work = 0
         self._n_cached = 0
 
     def _new_cache(self) -> Cache:
@@ -182,7 +183,7 @@ class OptimizedAudioClassifier:
         trace, name = Trace(), os.fspath(path)
         with self._count_lock:
             self._n_requests += 1
-        with tracing(trace):
+        with tracing(trace), self._at_work():
             trace.add_all(prepared.meta.get("timings_ms", {}))  # what was measured where it was heard
             votes = self._vote(prepared, _nobody)
             if digest is not None:
@@ -233,8 +234,9 @@ class OptimizedAudioClassifier:
     def describe(self, path: PathLike) -> Descriptors:
         """The descriptors of one file, with vocal presence from its tag votes. Raises AudioError."""
         name = os.fspath(path)
-        digest, heard = self._heard(name, _nobody, digested=True)
-        return self._descriptors(name, digest, heard)
+        with self._at_work():
+            digest, heard = self._heard(name, _nobody, digested=True)
+            return self._descriptors(name, digest, heard)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals since the start: requests, mean times in ms, cache hits, and how the network is executed."""
@@ -266,11 +268,12 @@ class OptimizedAudioClassifier:
         return self._contents.wait(timeout_s)
 
     def load(self) -> dict[str, Any]:
-        """What waits and works at this moment: segments before the network, files before a decoder, the seconds that
-        the network has been busy since the start."""
+        """What waits and works at this moment: segments before the network, files before a decoder, files that were
+        begun and have no answer yet, the seconds that the network has been busy since the start."""
         return {
             "queue_segments": self._lane.n_waiting,
             "waiting_files": self._n_queued,
+            "files_at_work": self._n_at_work,
             "network_busy_s": self._lane.busy_s,
         }
 
@@ -290,6 +293,16 @@ class OptimizedAudioClassifier:
         with self._count_lock:
             self._n_queued += change
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._count_lock:
+            self._n_at_work += 1
+        try:
+            yield
+        finally:
+            with self._count_lock:
+                self._n_at_work -= 1
+
     def _analyze_or_fail(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis | Failure:
         self._queue(-1)
         try:
@@ -307,7 +320,7 @@ class OptimizedAudioClassifier:
         trace = Trace()
         with self._count_lock:
             self._n_requests += 1
-        with tracing(trace):
+        with tracing(trace), self._at_work():
             on_stage("load_audio")
             digest, heard = self._heard(path, on_stage, digested=described or self.settings.rules)
             analysis = self._finish(path, digest, heard, trace, described)

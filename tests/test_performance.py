@@ -6,19 +6,24 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from acoustic import decoding
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import StorageError
-from acoustic.profiler import Run
+from acoustic.profiler import Profiler, Run
 from acoustic.settings import Settings
+from acoustic.workstation import performance as performance_module
 from acoustic.workstation.performance import OVER_S, Performance, load_of, throughput, trace_file
 from tests.test_decoding import heard_elsewhere
 from tests.test_engine import song
@@ -27,7 +32,7 @@ from tests.test_engine import song
 @pytest.fixture
 def station(fresh: Settings) -> Iterator[SimpleNamespace]:
     with OptimizedAudioClassifier(settings=fresh) as classifier:
-        yield SimpleNamespace(classifier=classifier, settings=fresh)
+        yield SimpleNamespace(classifier=classifier, settings=fresh, scanning=False)
 
 
 def test_a_reading_tells_of_songs_machine_and_backend(station: SimpleNamespace, tmp_path: Path) -> None:
@@ -52,6 +57,54 @@ def test_a_reading_tells_of_songs_machine_and_backend(station: SimpleNamespace, 
     assert performance.read(after_run=first.number).runs == (again,)
     assert performance.run(1) == first
     assert performance.run(3) is None
+    performance.stop()
+
+
+def test_known_answers_are_no_bottleneck(station: SimpleNamespace, tmp_path: Path) -> None:
+    first = song(tmp_path / "a.wav", 60.0)
+    station.classifier.analyze(first)
+    station.classifier.wait_for_cache()
+    station.classifier.profiler = Profiler()  # nothing but the copies is seen
+    copies = [Path(shutil.copy(first, tmp_path / f"copy {i}.wav")) for i in range(4)]
+    assert all(station.classifier.analyze(copy).cached for copy in copies)
+    performance = Performance(station)
+    reading = performance.read()
+    performance.stop()
+    assert sum(run.timings_ms["load_audio"] for run in reading.runs) > 0.5 * sum(
+        run.timings_ms["total"] for run in reading.runs
+    )
+    assert (reading.n_runs, reading.bottleneck) == (4, None)
+
+
+def test_a_long_file_is_work_before_it_has_an_answer(
+    station: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performance, path = Performance(station), song(tmp_path / "a.wav", 12.0)
+    begun, hold, real = threading.Event(), threading.Event(), decoding.read
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        assert hold.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(decoding, "read", slowly)
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(station.classifier.analyze, path)
+        assert begun.wait(60)
+        reading = performance.read()
+        assert (reading.n_runs, reading.busy, reading.load["files_at_work"]) == (0, True, 1.0)
+        hold.set()
+        answer.result()
+    assert performance.read().load["files_at_work"] == 0.0
+    performance.stop()
+
+
+def test_a_scan_is_work_before_its_first_song(station: SimpleNamespace) -> None:
+    performance = Performance(station)
+    station.scanning = True
+    assert performance.read().busy
+    station.scanning = False
+    assert not performance.read().busy
     performance.stop()
 
 
@@ -177,3 +230,44 @@ def test_a_trace_file_is_whole_or_not_there(station: SimpleNamespace, tmp_path: 
     with pytest.raises(StorageError, match="cannot be written"), trace_file(station, tmp_path / "none" / "trace.json"):
         pytest.fail("the work began")
     assert not any(thread.name == "resources" for thread in threading.enumerate())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+@pytest.mark.parametrize(
+    ("buffering", "n_songs"), [(1, 0), (-1, 0), (-1, 200)], ids=["at first", "at the end", "while"]
+)
+def test_a_full_disk_is_told_in_words(
+    station: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffering: int, n_songs: int
+) -> None:
+    def full(file: Path, mode: str, encoding: str) -> Any:
+        return open("/dev/full", "w", buffering, encoding=encoding)
+
+    monkeypatch.setattr(performance_module, "open", full, raising=False)
+    path, analyses = song(tmp_path / "a.wav", 12.0), []
+
+    def profiled() -> None:
+        with trace_file(station, tmp_path / "trace.json") as trace:
+            for _ in range(n_songs):
+                analyses.append(station.classifier.analyze(path))
+                trace.collect()
+
+    with pytest.raises(StorageError, match="No space left") as told:
+        profiled()
+    assert "Make room" in told.value.hint
+    assert len(analyses) < 100  # it ends as soon as it is known
+    assert list(tmp_path.glob("trace*")) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_not_replaced(station: SimpleNamespace, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (pipe, tmp_path):
+        with pytest.raises(StorageError, match="is no file"), trace_file(station, target):
+            pytest.fail("the work began")
+    assert pipe.is_fifo()
+
+
+def test_an_error_of_the_work_is_not_the_traces(station: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), trace_file(station, tmp_path / "trace.json"):
+        (tmp_path / "none").read_bytes()

@@ -113,7 +113,7 @@ def test_bars_of_a_thread_lie_in_each_other_or_apart(runs: tuple[Run, ...]) -> N
 
 def test_readings_are_counters(runs: tuple[Run, ...]) -> None:
     at = runs[0].started_at
-    samples = [Sample(1, at, READING, {"segments": 4.0, "network_busy_s": 7.0})]
+    samples = [Sample(1, at, READING, {"segments": 4.0, "files_at_work": 2.0, "network_busy_s": 7.0})]
     samples.append(Sample(2, at + 1, READING, {"segments": 0.0, "network_busy_s": 7.75}, 3.5, None))
     found = events(to_chrome_trace(runs, samples), "C")
     named = {(event["name"], event["ts"]): event["args"] for event in found}
@@ -122,6 +122,7 @@ def test_readings_are_counters(runs: tuple[Run, ...]) -> None:
     assert named["CPU %", first] == {"core 0": 10.0, "core 1": 20.0}
     assert named["memory MB", first] == {"program": 100.0, "workers": 300.0}
     assert named["waiting", first] == {"segments": 4.0}
+    assert named["at work", first] == {"files": 2.0}
     assert ("busy %", first) not in named
     assert named["busy %", second]["network_busy"] == pytest.approx(75.0)
     assert named["GPU 0 NVIDIA A", first] == {"utilisation %": 87.0, "memory MB": 3.0, "power W": 71.5}

@@ -62,8 +62,10 @@ def error_codes(settings: Settings) -> dict[str, str]:
 def test_a_folder_into_the_library_and_again(fresh: Settings, music: Path) -> None:
     told: list[ScanProgress] = []
     with Workstation(fresh) as station:
-        done = scan(station, music, on_progress=told.append)
+        scanning = []
+        done = scan(station, music, on_progress=lambda one: (told.append(one), scanning.append(station.scanning)))
         assert (done.state, done.n_found, done.n_ok, done.n_errors) == ("done", 14, 11, 3)
+        assert (set(scanning), station.scanning) == ({True}, False)
         assert error_codes(fresh) == {"text.mp3": "NOT_AUDIO", "empty.wav": "EMPTY", "cut.flac": "CORRUPT"}
         assert rows(fresh, "SELECT count(*), count(DISTINCT track_id) FROM files WHERE state = 'ok'") == [(11, 10)]
         assert [path for (path,) in rows(fresh, "SELECT path FROM files") if path.endswith(b"/\xff strange.wav")]

@@ -12,6 +12,10 @@ import numpy as np
 from .resources import ResourceReader, Resources
 from .spans import Span, Trace
 
+NS_PER_S = 1e9
+STEP_NS = 50_000_000
+"""two clocks that moved further apart than this: one was set, or stood still while the machine slept"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -49,13 +53,20 @@ class Profiler:
         self._lock = threading.Lock()
         self._n_added = 0
         self._reader: ResourceReader | None = None
+        self._clock = _WallClock()
 
     def add(self, trace: Trace, label: str = "") -> Run:
-        """Keep a finished run; the oldest goes when the ring is full."""
-        timings, spans, started_at = trace.timings_ms(), trace.spans(), trace.started_at()
+        """Keep a run that ends now; the oldest goes when the ring is full.
+
+        Both its times are of the wall clock as it is now: one that is set meanwhile, or a machine that sleeps, cannot
+        tear them apart.
+        """
+        timings, spans, began_ns = trace.timings_ms(), trace.spans(), trace.began_ns()
         with self._lock:
             self._n_added += 1
-            run = Run(label, time.time(), timings, spans, self._n_added, started_at)
+            self._clock.look()
+            ended_at, started_at = self._clock.at_s(time.perf_counter_ns()), self._clock.at_s(began_ns)
+            run = Run(label, ended_at, timings, spans, self._n_added, started_at)
             self._runs.append(run)
         return run
 
@@ -83,6 +94,28 @@ class Profiler:
         with self._lock:
             self._reader = self._reader or ResourceReader()
         return self._reader.read()
+
+
+class _WallClock:
+    """The time of day at moments of `time.perf_counter_ns`.
+
+    How far they are apart is kept, so that runs which follow each other never overlap by the noise of reading two
+    clocks; it is taken anew where it changed by more than STEP_NS.
+    """
+
+    def __init__(self) -> None:
+        self._apart_ns = time.time_ns() - time.perf_counter_ns()
+
+    def look(self) -> None:
+        before_ns = time.perf_counter_ns()
+        apart_ns = time.time_ns() - before_ns
+        took_ns = time.perf_counter_ns() - before_ns  # long where another program had its turn between the readings
+        if abs(apart_ns - self._apart_ns) > STEP_NS + took_ns:
+            self._apart_ns = apart_ns
+
+    def at_s(self, moment_ns: int) -> float:
+        """Seconds since 1970."""
+        return (moment_ns + self._apart_ns) / NS_PER_S
 
 
 def percentiles(runs: tuple[Run, ...]) -> dict[str, Percentiles]:

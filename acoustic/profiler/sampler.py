@@ -25,8 +25,9 @@ WATCHED_S = 8.0
 class Sample:
     """One reading; `number` counts from 1, `at` is in seconds since 1970.
 
-    `load` is what waited at that moment, by name; names that end in `_s` are seconds of work since the start. Rates are
-    since the sample before, None at the first of a row and where the system does not say.
+    `load` is what waited at that moment, by name; names that end in `_at_work` are what was worked on, and those in
+    `_s` seconds of work since the start. Rates are since the sample before, None at the first of a row and where the
+    system does not say.
     """
 
     number: int

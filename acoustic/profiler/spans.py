@@ -21,11 +21,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 NS_PER_MS = 1e6
-NS_PER_S = 1e9
 MIN_REST_NS = 1_000
 """a shorter gap between two stages is the cost of measuring them"""
-_EPOCH_NS = time.time_ns() - time.perf_counter_ns()
-"""what makes a moment of the clock of spans one since 1970; taken once, so that a clock that is set tears no run"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +106,10 @@ class Trace:
             end_ns = time.perf_counter_ns() if self._n_active else self._end_ns
             return (end_ns - self._begin_ns) / NS_PER_MS
 
-    def started_at(self) -> float:
-        """When it began, in seconds since 1970; now for a run that has not begun."""
+    def began_ns(self) -> int:
+        """When it began, by `time.perf_counter_ns`; now for a run that has not begun."""
         with self._lock:
-            begin_ns = time.perf_counter_ns() if self._begin_ns is None else self._begin_ns
-        return (begin_ns + _EPOCH_NS) / NS_PER_S
+            return time.perf_counter_ns() if self._begin_ns is None else self._begin_ns
 
     def _depth_here(self) -> int:
         state = _active.get()

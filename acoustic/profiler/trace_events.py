@@ -92,7 +92,8 @@ def _counters(sample: Sample, before: Sample | None) -> Iterator[tuple[str, dict
     yield "memory MB", {"program": round(now.process_rss_mb, 1), "workers": round(now.workers_rss_mb, 1)}
     rates = {"read": sample.read_mb_per_s, "written": sample.written_mb_per_s}
     yield "disk MB/s", {name: round(rate, 3) for name, rate in rates.items() if rate is not None}
-    yield "waiting", {name: n for name, n in sample.load.items() if not name.endswith("_s")}
+    yield "waiting", {name: n for name, n in sample.load.items() if not name.endswith(("_s", "_at_work"))}
+    yield "at work", {name.removesuffix("_at_work"): n for name, n in sample.load.items() if name.endswith("_at_work")}
     if before is not None and sample.at > before.at:
         worked = {name: n - before.load.get(name, n) for name, n in sample.load.items() if name.endswith("_s")}
         yield "busy %", {name.removesuffix("_s"): 100 * s / (sample.at - before.at) for name, s in worked.items()}

@@ -16,8 +16,8 @@ N_RUNS = 50
 """the last runs that are looked at"""
 BEHIND_S = 0.05
 """a song that begins so soon after another one waited for it: nobody is that quick"""
-MIN_SAVING_MS = 1.0
-"""less than that a song is not worth a sentence"""
+TRIED = ("slower", "inaccurate")
+"""what became of a candidate that was measured and did not win"""
 
 NAMES = {
     "load_audio": "decoding",
@@ -32,7 +32,8 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """`stage` takes `share` (0.5 to 1) of the time of the last `n_runs` songs; `sentence` says so, and what helps."""
+    """`stage` takes `share` (0.5 to 1) of the time of the last `n_runs` songs whose answer was not known; `sentence`
+    says so, and what helps."""
 
     stage: str
     share: float
@@ -42,18 +43,20 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a sentence may lean on: how many workers decode on how many cores, segments a song, `Backend.describe()`."""
+    """What a sentence may lean on: how many workers decode on how many cores, and `Backend.describe()`."""
 
     n_workers: int
     n_cores: int
-    n_segments: int
     denoise: bool
     backend: Mapping[str, Any]
 
 
 def find(runs: Sequence[Run], here: Circumstances) -> Bottleneck | None:
-    """The stage that takes half of the time or more over the last runs; None where none does."""
-    last = runs[-N_RUNS:]
+    """The stage that takes half of the time or more over the last runs; None where none does.
+
+    Runs whose answer was known are passed over: what they spend on looking it up is no sign of what holds a song up.
+    """
+    last = [run for run in runs if not run.cached][-N_RUNS:]
     total = sum(run.timings_ms["total"] for run in last)
     if total <= 0:
         return None
@@ -105,26 +108,25 @@ def _of_network(inference: float, waiting: float, here: Circumstances) -> str:
         says = f"waiting for the network is {_percent(waiting)} of the time, because several songs ask at once"
     elif waiting >= 0.1:
         says += f", waiting for it another {_percent(waiting)}"
-    return f"{says}: {_other_backend(here)}"
+    return f"{says}: {_other_backend(here.backend)}"
 
 
-def _other_backend(here: Circumstances) -> str:
-    """What another backend would save, if one was measured to be faster."""
-    used, others = _measured(here.backend)
-    if used is None or not others:
-        return "no other backend was measured on this machine"
-    saved, best = max(((_saving_ms(used, other, here.n_segments), other) for other in others), key=lambda pair: pair[0])
-    if saved < MIN_SAVING_MS:
-        return f"of what was measured {_when(here.backend)}, {_what(used)} is the fastest"
-    would = f"{_what(best)} would save about {saved:.0f} ms a song, measured {_when(here.backend)}"
-    state = str(best.get("state", ""))
-    if state == "inaccurate":
-        cosine = best.get("cosine")
-        told = f" (cosine of its answers {cosine:.4f})" if isinstance(cosine, (int, float)) else ""
-        return f"{would}, but it is not accurate enough{told}"
-    if state in ("compiling", "waiting", "measuring"):
-        return f"{would}, and is being made ready"
-    return f"{would}: set backend to {best.get('backend')} and precision to {best.get('precision')}"
+def _other_backend(backend: Mapping[str, Any]) -> str:
+    """What came of the other backends, and which might still be tried. Their times are of different races, on a machine
+    more busy or less: only how a race ended says which is faster."""
+    if backend.get("state") == "measuring":
+        return "the other backends are still being measured"
+    others, used = backend.get("candidates") or (), _what(backend.get("name"), backend.get("precision"))
+    says = "no other backend was measured on this machine"
+    if backend.get("measured_at") and any(one.get("state") in TRIED for one in others):
+        says = f"nothing accurate that was measured {_when(backend)} is clearly faster than {used}"
+    for one in others:
+        if one.get("state") == "failed" and one.get("ms"):  # it had won
+            says = f"{_what(one.get('backend'), one.get('precision'))} was faster, but failed; {used} answers now"
+    untried = [f"{one.get('backend')} {one.get('precision')}" for one in others if one.get("state") == "not measured"]
+    if untried:
+        says += f"; What if? compares what was not measured ({', '.join(untried)})"
+    return says
 
 
 def _when(backend: Mapping[str, Any]) -> str:
@@ -135,31 +137,7 @@ def _when(backend: Mapping[str, Any]) -> str:
         return "when this backend was chosen"
 
 
-def _measured(backend: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
-    """(the candidate in use, the others), those of which times are known."""
-    listed = backend.get("candidates") or ()
-    timed = [one for one in listed if isinstance(one.get("ms"), Mapping) and all(one["ms"].values()) and one["ms"]]
-    in_use = [one for one in timed if one.get("state") == "in use"] or [
-        one
-        for one in timed
-        if (one.get("backend"), one.get("precision")) == (backend.get("name"), backend.get("precision"))
-    ]
-    used = in_use[0] if in_use else None
-    return used, [one for one in timed if one is not used]
-
-
-def _saving_ms(used: Mapping[str, Any], other: Mapping[str, Any], n_segments: int) -> float:
-    """ms a song by the times of the batch that both were measured with and that is nearest to a song's segments;
-    minus infinity where there is none."""
-    sizes = {int(size) for size in used["ms"]} & {int(size) for size in other["ms"]}
-    if not sizes:
-        return -math.inf
-    size = min(sizes, key=lambda n: (abs(n - n_segments), n))
-    return (float(used["ms"][str(size)]) - float(other["ms"][str(size)])) / size * n_segments
-
-
-def _what(candidate: Mapping[str, Any]) -> str:
-    backend, precision = candidate.get("backend", ""), candidate.get("precision", "")
+def _what(backend: Any, precision: Any) -> str:
     article = "an" if str(precision)[:1] in "aeiou8" else "a"
     return f"{article} {precision} backend ({backend})"
 

@@ -5,15 +5,15 @@ The engine measures every song as it is. What the machine does is read only whil
 
 from __future__ import annotations
 
-import math
+import errno
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import StorageError
 from ..profiler import Percentiles, Profiler, Run, Sample, Sampler, TraceWriter, to_chrome_trace, to_csv
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..engine import OptimizedAudioClassifier
     from .station import Workstation
 
-WAITING = ("queue_segments", "waiting_files")
+WORK = ("queue_segments", "waiting_files", "files_at_work")
+"""what a classifier has to do as long as any of these is more than 0"""
 OVER_S = 30.0
 """songs a second are counted over this time"""
 BUSY_S = 5.0
@@ -54,8 +55,8 @@ class Reading:
     percentiles: Mapping[str, Percentiles]
     throughput: Throughput
     load: Mapping[str, float]
-    """what waits now, `queue_segments` for the network and `waiting_files` to be decoded; `network_busy_s` since the
-    start; empty where the classifier does not say"""
+    """what waits now, `queue_segments` for the network and `waiting_files` to be decoded; `files_at_work`;
+    `network_busy_s` since the start; empty where the classifier does not say"""
     n_requests: int
     answers_known: float
     """share of all requests that the cache answered"""
@@ -89,7 +90,9 @@ class Performance:
         backend = classifier.backend.describe()
         return Reading(
             at=now,
-            busy=any(load.get(name) for name in WAITING) or bool(runs and now - runs[-1].ended_at < BUSY_S),
+            busy=self._workstation.scanning
+            or any(load.get(name) for name in WORK)
+            or bool(runs and now - runs[-1].ended_at < BUSY_S),
             n_runs=classifier.profiler.n_added,
             runs=tuple(run for run in runs if run.number > after_run),
             samples=self.sampler.samples(after_sample),
@@ -121,14 +124,10 @@ class Performance:
         self.sampler.stop()
 
     def _circumstances(self, backend: Mapping[str, Any]) -> Circumstances:
-        classifier = self._classifier
-        spec = classifier.segment_spec
-        n_middle = max(1, math.ceil(spec.middle_s / classifier.card.mel.segment_s))
-        settings = classifier.settings
+        settings = self._classifier.settings
         return Circumstances(
             n_workers=settings.n_workers(),
             n_cores=available_cores(),
-            n_segments=spec.n_segments if spec.mode == "spread" else n_middle,
             denoise=settings.denoise,
             backend=backend,
         )
@@ -153,48 +152,65 @@ def throughput(runs: tuple[Run, ...], now: float) -> Throughput:
 class TraceFile:
     """The runs of a command, written to a file as they end: `collect` after each song, so that no ring is too small."""
 
-    def __init__(self, profiler: Profiler, sampler: Sampler, writer: TraceWriter) -> None:
-        self._profiler, self._sampler, self._writer = profiler, sampler, writer
+    def __init__(self, profiler: Profiler, sampler: Sampler, out: TextIO, target: Path) -> None:
+        self._profiler, self._sampler, self._target = profiler, sampler, target
         self._last_run, self._last_sample = profiler.n_added, 0
+        with _written_to(target):
+            self._writer = TraceWriter(out, time.time())
 
     def collect(self) -> None:
-        for run in self._profiler.runs(self._last_run):
-            self._writer.add_run(run)
-            self._last_run = run.number
-        for sample in self._sampler.samples(self._last_sample):
-            self._writer.add_sample(sample)
-            self._last_sample = sample.number
+        """Write what is new. Raises StorageError."""
+        with _written_to(self._target):
+            for run in self._profiler.runs(self._last_run):
+                self._writer.add_run(run)
+                self._last_run = run.number
+            for sample in self._sampler.samples(self._last_sample):
+                self._writer.add_sample(sample)
+                self._last_sample = sample.number
+
+    def close(self) -> None:
+        """Write the rest and the end. Raises StorageError."""
+        self.collect()
+        with _written_to(self._target):
+            self._writer.close()
 
 
 @contextmanager
 def trace_file(workstation: Workstation, target: Path) -> Iterator[TraceFile]:
     """What is analysed within the block goes to `target` as Chrome trace JSON, whole or not at all.
 
-    Raises StorageError, before any work, where `target` cannot be written.
+    Raises StorageError: before any work where `target` cannot be written or is something else than a file, and from
+    then on when the disk is full.
     """
     sampler = Performance(workstation).sampler
     aside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with _written_to(target):
+        if target.exists() and not target.is_file():
+            raise StorageError(f"{target} is no file: a trace would take its place", "Name a new file.")
         out = open(aside, "x", encoding="utf-8")  # noqa: SIM115 (closed below, before it is given its name)
-    except OSError as error:
-        raise _unwritable(target, error) from None
     try:
-        with out:
-            writer = TraceWriter(out, time.time())
-            file = TraceFile(workstation.classifier.profiler, sampler, writer)
-            with sampler.watching():
-                yield file
-            file.collect()
-            writer.close()
-        try:
+        file = TraceFile(workstation.classifier.profiler, sampler, out, target)
+        with sampler.watching():
+            yield file
+        file.close()
+        with _written_to(target):
+            out.close()
             os.replace(aside, target)
-        except OSError as error:
-            raise _unwritable(target, error) from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written before cannot be written now
+            out.close()
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
-def _unwritable(target: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"the trace cannot be written to {target}: {error.strerror or error}", "Name a file in a folder of yours."
-    )
+@contextmanager
+def _written_to(target: Path) -> Iterator[None]:
+    """Within the block the system's errors are those of writing the trace: StorageError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise StorageError(
+            f"the trace cannot be written to {target}: {error.strerror or error}",
+            "Make room there, or name a file on another disk." if full else "Name a file in a folder of yours.",
+        ) from None

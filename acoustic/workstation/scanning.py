@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -191,16 +192,17 @@ class _Scanner:
         cancel: threading.Event | None,
     ) -> ScanProgress:
         stages = Stages(walk, self._look, self._analyse, self._workers.stop, self._n_at_once)
-        return scan_files(
-            self._library.tracks,
-            root,
-            self._model_id,
-            stages,
-            bounds=bounds(self._workstation.settings),
-            look_for_missing=look_for_missing,
-            on_progress=on_progress,
-            cancel=cancel,
-        )
+        with self._told():
+            return scan_files(
+                self._library.tracks,
+                root,
+                self._model_id,
+                stages,
+                bounds=bounds(self._workstation.settings),
+                look_for_missing=look_for_missing,
+                on_progress=on_progress,
+                cancel=cancel,
+            )
 
     def run_on_cluster(self, root: bytes, on_progress: OnProgress, cancel: threading.Event | None) -> ScanProgress:
         from .cluster import Plan, check_installed, scan_on_cluster
@@ -209,16 +211,26 @@ class _Scanner:
         station, tracks = self._workstation, self._library.tracks
         plan = Plan(self._how, station.settings, station.classifier.personal)
         walk = partial(walk_audio, root)
-        return scan_on_cluster(
-            tracks,
-            root,
-            self._model_id,
-            walk,
-            plan,
-            bounds=bounds(station.settings),
-            on_progress=on_progress,
-            cancel=cancel,
-        )
+        with self._told():
+            return scan_on_cluster(
+                tracks,
+                root,
+                self._model_id,
+                walk,
+                plan,
+                bounds=bounds(station.settings),
+                on_progress=on_progress,
+                cancel=cancel,
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Who looks at the workstation sees that a scan runs: no other one does (see `alone`)."""
+        self._workstation.scanning = True
+        try:
+            yield
+        finally:
+            self._workstation.scanning = False
 
     def _look(self, path: bytes) -> Looked:
         meta = self._workers.ask("look", os.fsdecode(path)).meta

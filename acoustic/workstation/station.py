@@ -60,12 +60,13 @@ class Workstation:
     """One person's workstation: a classifier, made at first need, and what is done with it.
 
     `personal` False leaves what the person taught aside. `personal_problem` says why the version in use cannot be used;
-    the model then answers alone.
+    the model then answers alone. `scanning` is whether a scan runs (see `scanning.scan`).
     """
 
     def __init__(self, settings: Settings | None = None, *, cache: bool = True, personal: bool = True) -> None:
         self.settings = settings or Settings.load()
         self.personal_problem: ModelError | None = None
+        self.scanning = False
         self._versions = Versions(self.settings.data_folder() / "personal")
         self._personal = personal
         self._cache = cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,27 +20,29 @@ class Backend:
 
 
 class Classifier:
-    """As much of one as a run asks for: its network takes 10 ms of each file's 20; files called `bad` fail."""
+    """As much of one as a run asks for: its network takes 1 s of each file's 2, by a clock of its own (`now_s`); files
+    called `bad` fail."""
 
     def __init__(self) -> None:
         self.backend, self.settings, self._busy_s = Backend(), Settings(decode_workers=3), 5.0
+        self.now_s = 100.0
 
     def load(self) -> dict[str, float]:
         return {"network_busy_s": self._busy_s}
 
     def analyze_many(self, paths: list[Path]) -> Iterator[tuple[int, object]]:
         for i, path in enumerate(paths):
-            time.sleep(0.02)
-            self._busy_s += 0.01
+            self.now_s += 2.0
+            self._busy_s += 1.0
             yield i, Failure(path.name, {"message": "not audio"}) if path.stem == "bad" else object()
 
 
-def test_a_run_measures_its_own_files_and_no_earlier_ones() -> None:
-    one = scaling.run(Classifier(), [Path(f"{i}.wav") for i in range(12)], "here")  # type: ignore[arg-type]
+def test_a_run_measures_its_own_files_and_no_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier()
+    monkeypatch.setattr(scaling, "time", SimpleNamespace(perf_counter=lambda: classifier.now_s))
+    one = scaling.run(classifier, [Path(f"{i}.wav") for i in range(12)], "here")  # type: ignore[arg-type]
     assert (one.what, one.backend, one.n_workers, one.n_files) == ("here", "eager float32", 3, 12)
-    assert 0.24 <= one.seconds < 2.0
-    assert one.files_a_second == pytest.approx(12 / one.seconds)
-    assert one.lane_busy == pytest.approx(0.12 / one.seconds)
+    assert (one.seconds, one.files_a_second, one.lane_busy) == (24.0, 0.5, 0.5)
     assert one.rss_mb > 10
 
 
