@@ -100,15 +100,16 @@ class OptimizedAudioClassifier:
         source, self.card = registry.source(wanted or self.settings.model or EMBEDDED_MODEL)
         self.segment_spec = self.settings.segments_of(self.card.segments)
         self._precision = self.settings.precision if use_fp16 else "float32"
-        self.backend = backends.create(
-            source,
-            device or self.settings.device,
-            backend=self.settings.backend,
-            precision=self._precision,
-            n_threads=n_threads or (self.settings.n_threads() if self.settings.torch_threads else None),
-            n_segments=min(self.batch_size, self.segment_spec.n_segments),
-            folder=self.settings.cache_folder() / "backends",
-        )
+        here: dict[str, Any] = {
+            "device": device or self.settings.device,
+            "n_threads": n_threads or (self.settings.n_threads() if self.settings.torch_threads else None),
+            "n_segments": min(self.batch_size, self.segment_spec.n_segments),
+            "folder": self.settings.cache_folder() / "backends",
+        }
+        self.backend = backends.create(source, backend=self.settings.backend, precision=self._precision, **here)
+        by_name = (self.settings.backend, self._precision) != ("auto", "auto")
+        self.chosen_before = backends.chosen_before(source, **here) if by_name else {}
+        """what was chosen by measurement here, where a backend was asked for by name (see `backends.chosen_before`)"""
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None

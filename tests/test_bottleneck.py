@@ -114,6 +114,27 @@ def test_who_lost_a_race_is_not_advised() -> None:
     assert told(NETWORK, LOST, name="openvino", precision="int8").endswith("faster than an int8 backend (openvino).")
 
 
+def test_who_asked_by_name_is_told_what_the_choice_would_save() -> None:
+    before = {"backend": "openvino", "precision": "int8", "first": "eager float32", "race_ms": [20.0, 60.4]}
+    kept = {**before, "measured_at": "2026-03-07T10:00:00+00:00"}
+
+    def sentence(name: str, precision: str, **changes: Any) -> str:
+        backend = {"name": name, "precision": precision}
+        here = dataclasses.replace(HERE, backend=backend, chosen_before={**kept, **changes})
+        found = find(runs(**NETWORK), here)
+        assert found is not None
+        return found.sentence
+
+    assert sentence("eager", "float32") == (
+        "Inference is 70 % of the time: an int8 backend (openvino) would save about 40 ms a song, measured on "
+        "2026-03-07: set backend and precision to auto."
+    )
+    left_alone = "left to itself the workstation takes an int8 backend (openvino), by what it measured on 2026-03-07."
+    assert sentence("compiled", "bfloat16").endswith(left_alone)  # never raced with it
+    assert sentence("eager", "float32", race_ms=[60.0, 60.4]).endswith(left_alone)
+    assert "auto" not in sentence("openvino", "int8")
+
+
 def test_a_winner_that_failed_is_told() -> None:
     failed = candidate("openvino", "int8", "failed", {"4": 20.0})
     assert told(NETWORK, EAGER, LOST, failed).endswith(

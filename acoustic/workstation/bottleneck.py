@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,8 @@ N_RUNS = 50
 """the last runs that are looked at"""
 BEHIND_S = 0.05
 """a song that begins so soon after another one waited for it: nobody is that quick"""
+MIN_SAVING_MS = 1.0
+"""less than that a song is not worth a sentence"""
 TRIED = ("slower", "inaccurate")
 """what became of a candidate that was measured and did not win"""
 
@@ -49,6 +51,8 @@ class Circumstances:
     n_cores: int
     denoise: bool
     backend: Mapping[str, Any]
+    chosen_before: Mapping[str, Any] = field(default_factory=dict)
+    """as `network.backends.chosen_before` gives it"""
 
 
 def find(runs: Sequence[Run], here: Circumstances) -> Bottleneck | None:
@@ -108,7 +112,20 @@ def _of_network(inference: float, waiting: float, here: Circumstances) -> str:
         says = f"waiting for the network is {_percent(waiting)} of the time, because several songs ask at once"
     elif waiting >= 0.1:
         says += f", waiting for it another {_percent(waiting)}"
-    return f"{says}: {_other_backend(here.backend)}"
+    return f"{says}: {_chosen_before(here) or _other_backend(here.backend)}"
+
+
+def _chosen_before(here: Circumstances) -> str:
+    """What the workstation would use if nobody had asked for a backend by name; empty where it would be the same."""
+    before, used = here.chosen_before, f"{here.backend.get('name')} {here.backend.get('precision')}"
+    if not before or used == f"{before['backend']} {before['precision']}":
+        return ""
+    its_ms, first_ms = before["race_ms"]
+    best, when = _what(before["backend"], before["precision"]), _when(before)
+    if used == before["first"] and first_ms - its_ms >= MIN_SAVING_MS:
+        saves = f"{best} would save about {first_ms - its_ms:.0f} ms a song, measured {when}"
+        return f"{saves}: set backend and precision to auto"
+    return f"left to itself the workstation takes {best}, by what it measured {when}"
 
 
 def _other_backend(backend: Mapping[str, Any]) -> str:

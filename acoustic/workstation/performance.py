@@ -130,6 +130,7 @@ class Performance:
             n_cores=available_cores(),
             denoise=settings.denoise,
             backend=backend,
+            chosen_before=getattr(self._classifier, "chosen_before", {}),
         )
 
 

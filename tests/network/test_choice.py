@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -211,6 +212,22 @@ def test_a_machine_that_slows_down_or_speeds_up_meanwhile_changes_nothing(factor
     assert (made.name, made.precision) == ("openvino", "float32")
 
 
+def test_who_asks_by_name_can_be_told_what_was_chosen(tmp_path: Path) -> None:
+    """By the race of the two, not by times of different ones."""
+    slow, quick, middling = Fake(*FIRST), Fake(*QUICK), Fake("eager", "bfloat16", 12.0)
+    assert choice.kept_choice(tmp_path, "here") == {}
+    settled(rival(slow), rival(quick), rival(middling), key="here", folder=tmp_path)
+    before = choice.kept_choice(tmp_path, "here")
+    assert (before["backend"], before["precision"], before["first"]) == ("openvino", "float32", "eager float32")
+    its_ms, first_ms = before["race_ms"]
+    assert 2 <= its_ms < 12 < 20 <= first_ms
+    assert choice.kept_choice(tmp_path, "elsewhere") == {}
+    (kept,) = tmp_path.iterdir()
+    for torn in ("{", "[]", json.dumps({"findings": [], "race_ms": [1, 2]})):
+        kept.write_text(torn)
+        assert choice.kept_choice(tmp_path, "here") == {}
+
+
 def test_a_choice_is_measured_again_after_a_while(tmp_path: Path) -> None:
     slow, quick = Fake(*FIRST), Fake(*QUICK)
     settled(rival(slow), rival(quick), key="here", folder=tmp_path)
@@ -300,6 +317,10 @@ def test_what_this_machine_chooses_says_what_the_network_says(network: MelViT, t
     exact = backends.create(NetworkSource.of(network), "cpu", backend="eager", use_fp16=False)
     assert nearly(made(mels), exact(mels))
     made.close()
+    source = NetworkSource(network.architecture, lambda: network, digest="b" * 64)
+    before = backends.chosen_before(source, "cpu", folder=tmp_path)
+    assert (before["backend"], before["precision"]) == (made.name, made.precision)
+    assert backends.chosen_before(dataclasses.replace(source, digest="d" * 64), "cpu", folder=tmp_path) == {}
 
 
 def test_full_precision_only(network: MelViT, tmp_path: Path) -> None:

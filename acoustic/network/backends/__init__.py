@@ -142,10 +142,7 @@ def create(
     if len(wanted) == 1:
         made: Backend = wanted[0].make()
         return made
-    asked = (device, backend, precision, n_threads or available_cores(), n_segments)
-    key = json.dumps(
-        [machine(device), source.digest, repr(source.architecture), source.int8_digest(), asked, versions()]
-    )
+    key = _key(source, device, backend, precision, n_threads, n_segments)
 
     def settled(winner: Backend) -> None:
         if winner.name == "openvino":  # a graph of its own: torch's network is not needed any more
@@ -156,10 +153,38 @@ def create(
         rivals[0].make,
         source.architecture.n_mels,
         n_segments=n_segments,
-        key=key if source.digest else "",
+        key=key,
         folder=folder,
         settled=settled,
         one_at_a_time=device == "cuda",
+    )
+
+
+def chosen_before(
+    source: NetworkSource,
+    device: str = "cpu",
+    *,
+    n_threads: int | None = None,
+    n_segments: int = 4,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """What an earlier start of this machine chose by measurement, for one that was asked for a backend by name (see
+    `choice.kept_choice`); empty where none did."""
+    from .choice import kept_choice
+
+    key = _key(source, choose_device(device), "auto", "auto", n_threads, n_segments)
+    return kept_choice(folder, key) if folder and key else {}
+
+
+def _key(
+    source: NetworkSource, device: str, backend: str, precision: str, n_threads: int | None, n_segments: int
+) -> str:
+    """All that a choice depends on; empty for weights without a name."""
+    if not source.digest:
+        return ""
+    asked = (device, backend, precision, n_threads or available_cores(), n_segments)
+    return json.dumps(
+        [machine(device), source.digest, repr(source.architecture), source.int8_digest(), asked, versions()]
     )
 
 

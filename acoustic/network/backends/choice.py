@@ -85,6 +85,8 @@ class _State:
     measured_s: float | None = None
     measured_at: str = ""
     """when, in UTC, ISO 8601; empty before"""
+    race_ms: tuple[float, float] | None = None
+    """of the winner and of the first, a song's segments each, in the race that decided"""
 
     def finding(self, at: int, **changes: Any) -> _State:
         findings = list(self.findings)
@@ -115,7 +117,7 @@ class MeasuredBackend:
         self._rivals, self._reference = tuple(rivals), reference
         self._n_mels, self._sizes = n_mels, tuple(sorted({1, n_segments}))
         self._key, self._settled = key, settled
-        self._kept = folder / f"choice-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json" if folder and key else None
+        self._kept = _file_of(folder, key) if folder and key else None
         self._turn: AbstractContextManager[Any] = threading.Lock() if one_at_a_time else nullcontext()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -279,7 +281,8 @@ class MeasuredBackend:
         state = self._state.finding(0, state="slower").finding(best_at, state="in use")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         took_s = round(time.perf_counter() - begun, 1)
-        self._state = replace(state, current=best, chosen=chosen, measured_s=took_s, measured_at=now)
+        race_ms = (round(its_ms, 2), round(first_ms, 2))
+        self._state = replace(state, current=best, chosen=chosen, measured_s=took_s, measured_at=now, race_ms=race_ms)
         self._remember()
         self._settled(best)
 
@@ -320,7 +323,8 @@ class MeasuredBackend:
                 return None
             made = rival.make()
             made(probe(self._n_mels, 1))
-            return _State(made, findings, str(said["chosen"]), said["measured_s"], str(said["measured_at"]))
+            chosen, measured_at, race_ms = str(said["chosen"]), str(said["measured_at"]), tuple(said["race_ms"])
+            return _State(made, findings, chosen, said["measured_s"], measured_at, race_ms)
         except Exception:
             return None
 
@@ -333,6 +337,7 @@ class MeasuredBackend:
             "chosen": state.chosen,
             "measured_s": state.measured_s,
             "measured_at": state.measured_at,
+            "race_ms": state.race_ms,
             "findings": [asdict(finding) for finding in state.findings],
         }
         aside = self._kept.with_name(f".{self._kept.name}.{os.getpid()}")
@@ -343,6 +348,30 @@ class MeasuredBackend:
         except OSError:  # a full or read-only disk: it is measured again the next time
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+def kept_choice(folder: Path, key: str) -> dict[str, Any]:
+    """The choice of this `key` that is kept in `folder`, for who asked for another backend by name: "backend" and
+    "precision" of the winner, "first" (both of the first in one), "race_ms" of the two, "measured_at"; empty where none
+    can be read."""
+    try:
+        said = json.loads(_file_of(folder, key).read_text(encoding="utf-8"))
+        findings = [Finding(**one) for one in said["findings"]]
+        winner = next(one for one in findings if one.state == "in use")
+        its_ms, first_ms = map(float, said["race_ms"])
+        return {
+            "backend": winner.backend,
+            "precision": winner.precision,
+            "first": f"{findings[0].backend} {findings[0].precision}",
+            "race_ms": [its_ms, first_ms],
+            "measured_at": str(said["measured_at"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return {}
+
+
+def _file_of(folder: Path, key: str) -> Path:
+    return folder / f"choice-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _said(error: Exception) -> str:
