@@ -151,7 +151,7 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
     assert dataclasses.replace(run, seed=1) != run
     for bad, complaint in (
         (good.replace("n_mels", "n_mel"), "unknown key 'n_mel'"),
-        (good.replace('["A", "B"]', '["A", "A"]'), "different names"),
+        (good.replace('["A", "B"]', '["A", "A"]'), "one name twice"),
         ("name = ", "not TOML"),
         ('description = "d"\n', "missing key 'name'"),
         (good.replace("[mel]", "[[mel]]"), "mel: a table is needed"),
