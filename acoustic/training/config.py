@@ -226,7 +226,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     if not NAME.fullmatch(config.name):
         yield f"name {config.name!r} is not a plain name of letters, digits, '.', '_', '+' and '-'"
     if len(config.labels) < 2:
-        yield "`labels` must be two names at least"
+        yield "`labels` must be a list of names, two at least"
     for key, classes in (("labels", config.labels), ("tags", config.tags)):
         yield from name_problems(key, classes)
     for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
