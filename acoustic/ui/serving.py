@@ -40,7 +40,7 @@ def build(workstation: Workstation) -> gr.Blocks:
             gr.HTML(cards.header({}, theme.icon_svg()), apply_default_css=False)
             gr.HTML(cards.problem(error.to_dict()), apply_default_css=False)
             return page
-        gr.HTML(cards.header(status, theme.icon_svg()), elem_id="header", apply_default_css=False)
+        head = gr.HTML(cards.header(status, theme.icon_svg()), elem_id="header", apply_default_css=False)
         desk = gr.State(Desk())  # copied for each session
         with gr.Tabs(elem_id="tabs", elem_classes="as-tabs"):
             with gr.Tab("Analyze", id="analyze"):
@@ -53,6 +53,12 @@ def build(workstation: Workstation) -> gr.Blocks:
                 profiler.build(workstation)
         # Gradio's own schedule knows only what this process finished receiving
         page.load(lambda: _swept(upload_folder), api_visibility="private", show_progress="hidden")
+        page.load(
+            lambda: cards.header(workstation.status(), theme.icon_svg()),  # another backend may answer by now
+            outputs=head,
+            api_visibility="private",
+            show_progress="hidden",
+        )
     page.queue(api_open=False, default_concurrency_limit=4)
     return page
 

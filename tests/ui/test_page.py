@@ -407,6 +407,14 @@ def wait_for_background(page, *, dark: bool) -> None:
     )
 
 
+def test_the_head_tells_what_answers_when_the_page_is_opened(visit, site, monkeypatch):
+    """The backend that is fastest takes over seconds after the start."""
+    visit().wait_for_selector(".as-chip-precision:has-text('float32')")
+    told = {**site.workstation.status(), "precision": "bfloat16"}
+    monkeypatch.setattr(site.workstation, "status", lambda: told)
+    visit().wait_for_selector(".as-chip-precision:has-text('bfloat16')")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_system_and_the_toggle_is_remembered(visit, scheme):
     page = visit(scheme=scheme)
