@@ -14,10 +14,9 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,23 +27,23 @@ from . import decoding
 from .cache import Cache, make_key
 from .contents import Contents
 from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError
+from .heard import Heard, entry_of
 from .lane import InferenceLane
 from .network import backends
 from .network.registry import EMBEDDED_MODEL, Registry, model_folders
 from .profiler import Profiler, SpanExecutor, Trace, current, rest, span, tracing
 from .records import (
     Analysis,
-    AudioInfo,
     AudioWarning,
     CacheEntry,
     Descriptors,
     Failure,
     Personal,
-    Votes,
 )
 from .settings import Settings, available_cores
 from .signal import audio, descriptors
 from .signal.mel import log_mel, normalize
+from .traffic import Traffic
 from .verdict.decision import decide
 from .verdict.tags import mean_tags, vocal_presence
 
@@ -52,21 +51,6 @@ CACHE_VERSION = 1
 """raised when a stage's numbers change, so that older entries are not found any more"""
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[int, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What a file gave before the verdict: its votes with all that must be kept beside them."""
-
-    votes: Votes
-    start_s: tuple[float, ...]
-    end_s: tuple[float, ...]
-    duration_s: float
-    warnings: tuple[AudioWarning, ...]
-    info: AudioInfo
-    cached: bool
-    described: Mapping[str, Any] | None = None
-    """the file's measurements, or {"problem": why there are none}, where they were taken when it was heard"""
 
 
 class OptimizedAudioClassifier:
@@ -119,15 +103,10 @@ class OptimizedAudioClassifier:
         self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
         # for a file that is alone: its later half is read here, and it is kept here behind its answer
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside") if available_cores() > 1 else None
-        self._n_decoding = 0
+        self._traffic = Traffic()
         self._closing = threading.Event()
-        self._count_lock = threading.Lock()
         self._warming = threading.Lock()
         self._described = False
-        self._n_requests = 0
-        self._n_queued = 0
-        self._n_at_work = 0
-        self._n_cached = 0
 
     def _new_cache(self) -> Cache:
         return Cache(self.settings.cache_folder(), self.settings.cache_mb, self.settings.cache_entries)
@@ -182,16 +161,14 @@ class OptimizedAudioClassifier:
         settings: the same numbers as `analyze`. With its `digest` the votes are cached, as they are there.
         """
         trace, name = Trace(), os.fspath(path)
-        with self._count_lock:
-            self._n_requests += 1
-        with tracing(trace), self._at_work():
+        with tracing(trace), self._traffic.at_work():
             trace.add_all(prepared.meta.get("timings_ms", {}))  # what was measured where it was heard
             votes = self._vote(prepared, _nobody)
             if digest is not None:
                 self._keep(self._votes_key(digest), votes)
                 with suppress(AudioError):  # it was moved meanwhile
                     self._contents.remember_looks(name)
-            return self._finish(name, digest, dataclasses.replace(_heard_from(votes), cached=False), trace, False)
+            return self._finish(name, digest, Heard.of(votes, cached=False), trace, False)
 
     def analyze_many(
         self, paths: Sequence[PathLike], *, descriptors: bool = False, on_stage: OnStage | None = None
@@ -221,7 +198,7 @@ class OptimizedAudioClassifier:
         finally:
             for future in running:
                 if future.cancel():
-                    self._queue(-1)
+                    self._traffic.queue(-1)
 
     async def process_audio_batch(self, paths: Sequence[PathLike], top_k: int = 5) -> list[dict[str, Any]]:
         """The JSON contract's object of every path, in order; one bad file never fails the rest."""
@@ -235,21 +212,19 @@ class OptimizedAudioClassifier:
     def describe(self, path: PathLike) -> Descriptors:
         """The descriptors of one file, with vocal presence from its tag votes. Raises AudioError."""
         name = os.fspath(path)
-        with self._at_work():
+        with self._traffic.at_work(request=False):
             digest, heard = self._heard(name, _nobody, digested=True)
             return self._descriptors(name, digest, heard)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals since the start: requests, mean times in ms, cache hits, and how the network is executed."""
         means = self.profiler.means_ms()
-        with self._count_lock:
-            n, hits = self._n_requests, self._n_cached
         return {
-            "total_requests": n,
+            "total_requests": self._traffic.n_requests,
             "avg_preprocess_time": sum(means.get(s, 0.0) for s in ("load_audio", "mel_spectrogram", "preprocess")),
             "avg_inference_time": means.get("inference", 0.0),
-            "cache_hits": hits,
-            "cache_hit_rate": hits / n if n else 0.0,
+            "cache_hits": self._traffic.n_known,
+            "cache_hit_rate": self._traffic.share_known(),
             "device": self.backend.device,
             "using_fp16": self.backend.precision == "float16",
             "precision": self.backend.precision,
@@ -273,8 +248,8 @@ class OptimizedAudioClassifier:
         begun and have no answer yet, the seconds that the network has been busy since the start."""
         return {
             "queue_segments": self._lane.n_waiting,
-            "waiting_files": self._n_queued,
-            "files_at_work": self._n_at_work,
+            "waiting_files": self._traffic.n_queued,
+            "files_at_work": self._traffic.n_at_work,
             "network_busy_s": self._lane.busy_s,
         }
 
@@ -283,29 +258,15 @@ class OptimizedAudioClassifier:
     def _start(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Future[Analysis | Failure]:
         try:
             begun = self._pool.submit(self._analyze_or_fail, path, described, on_stage)
-            self._queue(+1)
+            self._traffic.queue(+1)
             return begun
         except RuntimeError:  # closed by another thread: the file still gets its answer
             stopped: Future[Analysis | Failure] = Future()
             stopped.set_result(Failure(path, _stopped().to_dict()))
             return stopped
 
-    def _queue(self, change: int) -> None:
-        with self._count_lock:
-            self._n_queued += change
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        with self._count_lock:
-            self._n_at_work += 1
-        try:
-            yield
-        finally:
-            with self._count_lock:
-                self._n_at_work -= 1
-
     def _analyze_or_fail(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis | Failure:
-        self._queue(-1)
+        self._traffic.queue(-1)
         try:
             if self._closing.is_set():
                 raise _stopped()
@@ -319,16 +280,14 @@ class OptimizedAudioClassifier:
 
     def _analyze(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis:
         trace = Trace()
-        with self._count_lock:
-            self._n_requests += 1
-        with tracing(trace), self._at_work():
+        with tracing(trace), self._traffic.at_work():
             on_stage("load_audio")
             digest, heard = self._heard(path, on_stage, digested=described or self.settings.rules)
             analysis = self._finish(path, digest, heard, trace, described)
         on_stage("done")
         return analysis
 
-    def _finish(self, path: str, digest: str | None, heard: _Heard, trace: Trace, described: bool) -> Analysis:
+    def _finish(self, path: str, digest: str | None, heard: Heard, trace: Trace, described: bool) -> Analysis:
         """What was heard -> its analysis; the end of `trace`."""
         with span("postprocess"):
             measured, warnings = None, heard.warnings
@@ -351,13 +310,12 @@ class OptimizedAudioClassifier:
             tags = mean_tags(heard.votes.tag_logits, self.card.tag_labels)
             embedding = heard.votes.embeddings.mean(axis=0)
         run = self.profiler.add(trace, path)
-        with self._count_lock:
-            self._n_cached += heard.cached
+        self._traffic.answered(heard.cached)
         return Analysis(
             path=path,
             model=self.card.name,
             duration_s=heard.duration_s,
-            analyzed_s=_covered(heard.start_s, heard.end_s),
+            analyzed_s=heard.analyzed_s,
             cached=heard.cached,
             verdict=verdict,
             start_s=heard.start_s,
@@ -372,7 +330,7 @@ class OptimizedAudioClassifier:
             personal=personal.name if personal else None,
         )
 
-    def _heard(self, path: str, on_stage: Callable[[str], None], *, digested: bool) -> tuple[str | None, _Heard]:
+    def _heard(self, path: str, on_stage: Callable[[str], None], *, digested: bool) -> tuple[str | None, Heard]:
         """The file's digest and the votes on it, from the cache or anew. The digest is None without a cache and, unless
         the file must be `digested` first, for a new one that is alone: it is kept behind its answer. What looks like
         something that was kept may be a copy, and is digested, to be known again under its new name."""
@@ -383,16 +341,16 @@ class OptimizedAudioClassifier:
                 if mels is not None and self._beside is not None:
                     votes = self._vote(mels, on_stage)
                     self._contents.keep_behind(self._beside, path, identity, partial(self._keep_all, mels, votes))
-                    return None, dataclasses.replace(_heard_from(votes), cached=False)
+                    return None, Heard.of(votes, cached=False)
                 digest = self._contents.digest(path, identity)
             with span("cache"):
                 votes_key = self._votes_key(digest)
                 kept = self.cache.get(votes_key) if self.cache and votes_key else None
             if kept is not None:
-                return digest, _heard_from(kept)
+                return digest, Heard.of(kept, cached=True)
             votes = self._vote(self._mels(path, digest, on_stage), on_stage)
             self._keep(votes_key, votes)
-            return digest, dataclasses.replace(_heard_from(votes), cached=False)
+            return digest, Heard.of(votes, cached=False)
         except RuntimeError as error:
             if self._closing.is_set():  # its threads take nothing on any more
                 raise _stopped() from error
@@ -418,14 +376,7 @@ class OptimizedAudioClassifier:
         if (trace := current()) is not None:  # the way to the lane and back is waiting, too
             trace.add("wait", max(0.0, took_ms - answer.inference_ms), ended_ms_ago=answer.inference_ms)
             trace.add("inference", answer.inference_ms)
-        arrays = {
-            "logits": answer.votes.logits,
-            "tag_logits": answer.votes.tag_logits,
-            "embeddings": answer.votes.embeddings,
-            "start_s": mels.arrays["start_s"],
-            "end_s": mels.arrays["end_s"],
-        }
-        return CacheEntry(arrays, {name: told for name, told in mels.meta.items() if name != "timings_ms"})
+        return entry_of(answer.votes, mels)
 
     def _decoded(self, path: str, on_stage: Callable[[str], None], beside: ThreadPoolExecutor | None) -> CacheEntry:
         """The dB mels of the chosen segments (K, n_mels, 224) with their places."""
@@ -462,16 +413,10 @@ class OptimizedAudioClassifier:
     def _decoding(self) -> Iterator[ThreadPoolExecutor | None]:
         """A helper for the file that is about to be decoded, if it is the only one: several files keep the cores busy
         by themselves."""
-        with self._count_lock:
-            alone = self._n_decoding == 0 and self._n_queued <= 0
-            self._n_decoding += 1
-        try:
+        with self._traffic.decoding() as alone:
             yield self._beside if alone else None
-        finally:
-            with self._count_lock:
-                self._n_decoding -= 1
 
-    def _descriptors(self, path: str, digest: str | None, heard: _Heard) -> Descriptors:
+    def _descriptors(self, path: str, digest: str | None, heard: Heard) -> Descriptors:
         """Tempo, beat and low frequencies of the middle of the track; vocal presence from the tags."""
 
         def compute() -> CacheEntry:
@@ -507,32 +452,9 @@ class OptimizedAudioClassifier:
         return make_key(CACHE_VERSION, kind, digest, *how, *bounds, *self._versions, *more)
 
 
-def _heard_from(entry: CacheEntry) -> _Heard:
-    arrays, meta = entry.arrays, entry.meta
-    return _Heard(
-        votes=Votes(arrays["logits"], arrays["tag_logits"], arrays["embeddings"]),
-        start_s=tuple(float(s) for s in arrays["start_s"]),
-        end_s=tuple(float(s) for s in arrays["end_s"]),
-        duration_s=float(meta["duration_s"]),
-        warnings=tuple(AudioWarning(**warning) for warning in meta["warnings"]),
-        info=AudioInfo(**meta["info"]),
-        cached=True,
-        described=meta.get("descriptors"),
-    )
-
-
 def _stopped() -> StoppedError:
     return StoppedError("the classifier was closed before this file was analysed")
 
 
 def _nobody(stage: str) -> None:
     """Where no one listens to the stages."""
-
-
-def _covered(start_s: Sequence[float], end_s: Sequence[float]) -> float:
-    """Seconds of the track that at least one segment covers; starts rise."""
-    covered, reached = 0.0, 0.0
-    for start, end in zip(start_s, end_s, strict=True):
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered

@@ -16,12 +16,14 @@ PACKAGE = ROOT / "acoustic"
 
 GROUND = {"errors", "records", "kept", "settings"}
 FLOOR_1 = {"signal", "network", "verdict", "cache", "profiler", "lane", "workers"}
-ENGINE = GROUND | FLOOR_1 | {"decoding", "contents"}
+ENGINE = GROUND | FLOOR_1 | {"decoding", "contents", "heard", "traffic"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **{room: GROUND | {room} for room in FLOOR_1},
     "library": GROUND | {"verdict", "library"},
     "decoding": GROUND | {"signal"},
+    "heard": GROUND,
+    "traffic": GROUND,
     "contents": GROUND | {"signal", "cache", "profiler"},
     "engine": ENGINE,
     "workstation": ENGINE | {"engine", "library", "__init__"},

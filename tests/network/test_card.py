@@ -13,17 +13,15 @@ import pytest
 
 from acoustic.errors import ModelError
 from acoustic.network.card import MAX_CARD_BYTES, ModelCard, shard_name
+from acoustic.records import Calibration
 
 SHA = "0" * 64
-SHARES = (
-    "segment_correlation",
-    "conformal_quantile",
-    "segment_conformal_quantile",
-    "review_below_confidence",
-    "review_below_margin",
-    "review_below_agreement",
-    "music_threshold",
-)
+OTHER_RANGES = {"temperature", "label_smoothing", "coverage", "music_bias"}
+SHARES = [
+    field.name
+    for field in dataclasses.fields(Calibration)
+    if "float" in str(field.type) and "tuple" not in str(field.type) and field.name not in OTHER_RANGES
+]
 """numbers of a calibration that must lie from 0 to 1"""
 
 
