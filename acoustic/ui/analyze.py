@@ -24,14 +24,16 @@ DEMO_NAME = "Demo clip (synthetic)"
 SHOW = [("All files", "all"), ("Needs review", "review"), ("Errors", "errors")]
 
 # A click anywhere in a row chooses it; the button in it makes it reachable by keyboard. Gradio drops an event while
-# the one before it is under way, so a choice is asked for again until the table shows it.
+# the one before it is under way, so a choice is asked for again until the table shows it, for a second: what it showed
+# already may still be followed by the answer to the choice before.
 PICK_JS = """
 let wanted = null, timer = 0;
-function ask(n) {
+function ask(n, calm) {
   const row = element.querySelector(`tr[data-index='${wanted}']`);
-  if (!row || row.hasAttribute('aria-current') || n > 40) return;
-  trigger('select', { index: Number(wanted) });
-  timer = setTimeout(ask, 250, n + 1);
+  if (!row || calm > 4 || n > 40) return;
+  const shown = row.hasAttribute('aria-current');
+  if (!shown) trigger('select', { index: Number(wanted) });
+  timer = setTimeout(ask, 250, n + 1, shown ? calm + 1 : 0);
 }
 element.addEventListener('click', (event) => {
   const row = event.target.closest('tr[data-index]');
@@ -39,7 +41,7 @@ element.addEventListener('click', (event) => {
   clearTimeout(timer);
   wanted = row.dataset.index;
   trigger('select', { index: Number(wanted) });
-  timer = setTimeout(ask, 250, 0);
+  timer = setTimeout(ask, 250, 0, 0);
 });
 """
 
