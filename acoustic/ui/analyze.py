@@ -24,13 +24,13 @@ DEMO_NAME = "Demo clip (synthetic)"
 SHOW = [("All files", "all"), ("Needs review", "review"), ("Errors", "errors")]
 
 # A click anywhere in a row chooses it; the button in it makes it reachable by keyboard. Gradio drops an event while
-# the one before it is under way, so a choice is asked for again until the table shows it, for a second: what it showed
+# the one before it is under way, so a choice is asked for again until the table shows it, for 3 s: what it showed
 # already may still be followed by the answer to the choice before.
 PICK_JS = """
 let wanted = null, timer = 0;
 function ask(n, calm) {
   const row = element.querySelector(`tr[data-index='${wanted}']`);
-  if (!row || calm > 4 || n > 40) return;
+  if (!row || calm > 12 || n > 40) return;
   const shown = row.hasAttribute('aria-current');
   if (!shown) trigger('select', { index: Number(wanted) });
   timer = setTimeout(ask, 250, n + 1, shown ? calm + 1 : 0);

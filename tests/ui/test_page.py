@@ -209,20 +209,6 @@ def test_of_clicks_in_one_breath_the_last_one_counts(answered, hasty):
     )
 
 
-def test_a_choice_that_was_taken_back_does_not_come_after_all(answered):
-    """The first row is shown, the second is clicked, and the first again before a slow server has answered."""
-
-    def late(route):
-        time.sleep(0.7)
-        route.continue_()
-
-    answered.route("**/queue/join*", late)
-    answered.evaluate("[1, 0].forEach((i) => document.querySelector(`tr[data-index='${i}'] .as-pick`).click())")
-    answered.wait_for_selector("tr[aria-current][data-index='1']")  # its answer was on its way
-    answered.wait_for_selector("tr[aria-current][data-index='0']")
-    answered.unroute("**/queue/join*")
-
-
 def test_the_review_filter_shows_only_what_needs_review(answered):
     answered.get_by_label("Needs review", exact=True).check()
     answered.wait_for_function("document.querySelectorAll('table.as-files tbody tr').length === 1")
