@@ -67,7 +67,7 @@ def test_a_card_shows_calibration_before_and_after_by_source_and_as_a_diagram(
         assert f"{of['set_coverage']:.2f} ({low:.2f} to {high:.2f})" in line
         assert f"{of['set_size']:.1f}" in line
     assert '"segment_conformal_quantile": 0.8' in text
-    assert "of 40 independent groups" in text
+    assert "each track counts once" in text
     start = next(i for i, line in enumerate(lines) if "reliability" in line) + 2
     assert len(lines[start : start + len(held["reliability_after"])]) == len(held["reliability_after"])
     for row, line in zip(held["reliability_after"], lines[start:], strict=False):

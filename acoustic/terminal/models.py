@@ -116,10 +116,7 @@ def _before_and_after(held: Mapping[str, Any]) -> Table:
         )
     table.caption = "before > after calibration; (<x): calibrated perfectly, it stays below x 95 times in 100"
     if "set_coverage" in held["segments"]:  # a card that was written before segments had sets lacks it
-        table.caption += (
-            f"\nsets of segments: each track counts once, and the interval is that of "
-            f"{held['segments']['set_coverage_interval_n']:.0f} independent groups"
-        )
+        table.caption += "\nsets of segments: each track counts once"
     return table
 
 

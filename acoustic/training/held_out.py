@@ -60,9 +60,10 @@ def report(answers: Sequence[Answer], tag_labels: Sequence[str], n_classes: int,
     right = p.argmax(axis=1) == targets
     sure = np.asarray([q.max() >= a.calibration.review_below_confidence for q, a in zip(p, known, strict=True)])
     sources = sorted({a.track.source for a in known})
+    groups = [a.track.group for a in known]
     return {
         "how": f"{n_folds}-fold by group within the held-out part",
-        "n_groups": len({a.track.group for a in known}),
+        "n_groups": len(set(groups)),
         **_of_tracks(known),
         "top_2": metrics.top_k_accuracy(p, targets, 2),
         "macro_f1": metrics.macro_f1(targets, p.argmax(axis=1), n_classes),
@@ -72,25 +73,36 @@ def report(answers: Sequence[Answer], tag_labels: Sequence[str], n_classes: int,
             for source in sources
             if (part := [a for a in known if a.track.source == source])
         },
-        "selective": selective_curve(p.max(axis=1), right),
+        "selective": selective_curve(p.max(axis=1), right, groups),
         "risk_coverage_area": _areas(known),
         "below_review_confidence": float(1 - sure.mean()),
         "accuracy_above_review_confidence": float(right[sure].mean()) if sure.any() else None,
         "accuracy_above_review_confidence_interval_95": list(
-            metrics.wilson_interval(int(right[sure].sum()), int(sure.sum()))
+            metrics.grouped_interval(right[sure], [group for group, kept in zip(groups, sure, strict=True) if kept])
         ),
         "not_music": _not_music(answers, tag_labels),
     }
 
 
-def selective_curve(certainty: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """What is left at each of COVERAGES when the least certain are set aside, with 95 % Wilson intervals."""
+def selective_curve(
+    certainty: np.ndarray, right: np.ndarray, groups: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """What is left at each of COVERAGES when the least certain are set aside, with 95 % intervals: of items that hang
+    together in `groups` (N,), else of independent ones."""
+    order = np.argsort(-np.asarray(certainty), kind="stable")
+
+    def interval(kept: metrics.Kept) -> tuple[float, float]:
+        if groups is None:
+            return metrics.wilson_interval(kept.n_right, kept.n)
+        most_certain = order[: kept.n]
+        return metrics.grouped_interval(right[most_certain], [groups[i] for i in most_certain])
+
     return [
         {
             "coverage": coverage,
             "n": kept.n,
             "accuracy": kept.accuracy,
-            "accuracy_interval_95": list(metrics.wilson_interval(kept.n_right, kept.n)),
+            "accuracy_interval_95": list(interval(kept)),
             "from_confidence": kept.from_confidence,
         }
         for coverage, kept in zip(COVERAGES, metrics.selective(certainty, right, COVERAGES), strict=True)
@@ -131,21 +143,16 @@ def _of_segments(known: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _segment_sets(known: Sequence[Answer], by_track: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Of the segments' own prediction sets, every track counting once. The interval is Wilson's for as many trials as
-    the groups are worth (Kish's effective number, at most the number of groups), as if all segments of a group told the
-    same: it is rather too wide than too narrow."""
+    """Of the segments' own prediction sets, each track counting once by the share of its segments that are covered."""
     covered, sizes = [], []
     for a, p in zip(known, by_track, strict=True):
         sets = [prediction_set(q, a.calibration.segment_conformal_quantile) for q in p]
         covered.append(np.mean([a.track.genre in chosen for chosen in sets]))
         sizes.append(np.mean([len(chosen) for chosen in sets]))
-    coverage = float(np.mean(covered))
-    _, n_tracks = np.unique([a.track.group for a in known], return_counts=True)
-    n_effective = float(n_tracks.sum() ** 2 / np.square(n_tracks).sum())
+    groups = [a.track.group for a in known]
     return {
-        "set_coverage": coverage,
-        "set_coverage_interval_95": list(metrics.wilson_interval(coverage * n_effective, n_effective)),
-        "set_coverage_interval_n": n_effective,
+        "set_coverage": float(np.mean(covered)),
+        "set_coverage_interval_95": list(metrics.grouped_interval(np.asarray(covered), groups)),
         "set_size": float(np.mean(sizes)),
     }
 

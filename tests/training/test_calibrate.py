@@ -219,7 +219,6 @@ def test_segments_that_each_tell_something_make_the_track_surer() -> None:
     by_segment = report["segments"]
     low, high = by_segment["set_coverage_interval_95"]
     assert low < CONFIG.coverage < high
-    assert by_segment["set_coverage_interval_n"] == 100  # groups of two tracks of four segments
     assert by_segment["set_size"] > report["set_size"] + 0.2
     assert calibration.temperature == pytest.approx(1.0, abs=0.15)
     assert report["ece_6_after"] < report["ece_6_before"]

@@ -61,7 +61,9 @@ def test_the_report_counts_what_is_there_and_is_json() -> None:
     by_segment = told["segments"]
     # a track of two segments, whose sets name three and one, counts as one of two
     assert (by_segment["set_coverage"], by_segment["set_size"]) == (0.75, (1 + 2 + 3 + 1) / 4)
-    assert by_segment["set_coverage_interval_95"] == pytest.approx(metrics.wilson_interval(3, 4))
+    assert by_segment["set_coverage_interval_95"] == pytest.approx(
+        metrics.grouped_interval(np.asarray([1.0, 1.0, 1.0, 0.0]), list("abcd"))
+    )
     assert told["by_source"]["others"]["segments"]["set_coverage"] == 0.0
     music = told["not_music"]
     assert (music["n_music"], music["n_other"]) == (5, 3)
@@ -72,15 +74,27 @@ def test_the_report_counts_what_is_there_and_is_json() -> None:
 
 
 def test_the_interval_of_the_segments_sets_counts_groups() -> None:
-    """Tracks of one group tell much the same: three of one and one of another are worth 4^2 / (3^2 + 1^2) groups."""
-    alone = report(ANSWERS[:4], TAGS, 3, 5)["segments"]
-    alike = [dataclasses.replace(a, track=dataclasses.replace(a.track, group="one")) for a in ANSWERS[:3]]
-    together = report([*alike, ANSWERS[3]], TAGS, 3, 5)["segments"]
-    assert (alone["set_coverage_interval_n"], together["set_coverage_interval_n"]) == (4.0, 1.6)
-    assert alone["set_coverage"] == together["set_coverage"] == 0.75
-    assert together["set_coverage_interval_95"] == pytest.approx(metrics.wilson_interval(1.2, 1.6))
-    (low, high), (wider_low, wider_high) = (of["set_coverage_interval_95"] for of in (alone, together))
+    """Sixteen tracks that hang together in four groups, each of tracks that are alike, tell less than by themselves."""
+    tracks = ANSWERS[:4] * 4
+    by_themselves, alike = [str(i) for i in range(16)], list("0123") * 4
+    covered, intervals = np.asarray([1.0, 1.0, 1.0, 0.0] * 4), []
+    for groups in (by_themselves, alike):
+        named = [dataclasses.replace(a.track, group=group) for a, group in zip(tracks, groups, strict=True)]
+        told = report([dataclasses.replace(a, track=t) for a, t in zip(tracks, named, strict=True)], TAGS, 3, 5)
+        intervals.append(told["segments"]["set_coverage_interval_95"])
+        assert intervals[-1] == list(metrics.grouped_interval(covered, groups))
+    (low, high), (wider_low, wider_high) = intervals
     assert wider_low < low < 0.75 < high < wider_high
+
+
+def test_the_curve_counts_groups_where_there_are_any() -> None:
+    certainty, right = np.linspace(1, 0, 40), np.arange(40) % 20 < 10
+    groups = [str(i // 10) for i in range(40)]  # all right or all wrong
+    whole, *_, least = selective_curve(certainty, right, groups)
+    assert whole["accuracy_interval_95"] == list(metrics.grouped_interval(right, groups))
+    assert least["accuracy_interval_95"] == list(metrics.grouped_interval(right[:16], groups[:16]))
+    low, high = selective_curve(certainty, right)[0]["accuracy_interval_95"]
+    assert whole["accuracy_interval_95"][0] < low < 0.5 < high < whole["accuracy_interval_95"][1]
 
 
 def test_before_is_the_network_as_it_is() -> None:
