@@ -74,6 +74,10 @@ def test_the_json_contract(classifier: OptimizedAudioClassifier, songs: list[Pat
         "warnings timings_ms"
     )
     assert list(said) == keys.split()
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    told = json.loads(page.split("```json")[1].split("```")[0])
+    assert [key for key in told if key != "personal"] == keys.split()
+    assert all(list(told[key][0]) == list(said[key][0]) for key in ("predictions", "segments", "tags"))
     assert (said["file"], said["status"], said["error"]) == (str(songs[2]), "ok", None)
     assert list(said["probabilities"]) == list(GENRES)
     assert sum(said["probabilities"].values()) == pytest.approx(1)

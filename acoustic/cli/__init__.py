@@ -1,8 +1,8 @@
 """The command line: `acoustic analyze`, `scan`, `personal`, `models` ... (also `python -m acoustic`, `./start.sh ...`).
 
-Answers go to stdout, progress and errors to stderr. Exit status: 0 all ok, 1 some files failed, 2 wrong usage. Each
-module holds one family of commands, and is loaded when one of them is asked for; torch is loaded once a command's
-arguments are known to be good.
+Answers go to stdout, progress and errors to stderr. Exit status: 0 all ok, 1 some files failed, 2 the command could not
+be done. Each module holds one family of commands, and is loaded when one of them is asked for; torch is loaded once a
+command's arguments are known to be good.
 """
 
 from __future__ import annotations

@@ -92,12 +92,18 @@ def quantize_model(
 @app.command("import")
 def import_model(
     source: Annotated[
-        Path, typer.Argument(help="A transformers ViT folder, or a .pth state dict as torchvision's vit_b_16.")
+        Path,
+        typer.Argument(
+            help="A transformers ViT folder, or a state dict (.pth, .safetensors) as torchvision's vit_b_16."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     labels: Annotated[str, typer.Option(help="Labels in logit order, separated by commas, or @FILE with one a line.")],
     mel: Annotated[
-        Path | None, typer.Option(help="TOML file with the mel spec's fields.", show_default="22,050 Hz")
+        Path | None,
+        typer.Option(
+            help="TOML file with the mel spec's fields (docs/formats.md).", show_default="22,050 Hz, 224 bands, minmax"
+        ),
     ] = None,
     layout: Annotated[Layout, typer.Option(help="How the checkpoint names its weights.")] = Layout.AUTO,
 ) -> None:

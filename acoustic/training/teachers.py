@@ -61,7 +61,14 @@ def load_teacher(file: Path, arguments: tuple[str, ...] = ()) -> Plugged:
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    for name in ("Teacher", "SAMPLE_RATE"):
+        if not hasattr(module, name):
+            raise SettingsError(f"{file}: a teacher needs {name}", "docs/training.md tells what a teacher is.")
     teacher = module.Teacher(*arguments)
+    if not hasattr(teacher, "tags") and not hasattr(module, "labels"):
+        raise SettingsError(
+            f"{file}: its logits have no names", "Give `Teacher` tags, or the file a function labels()."
+        )
     names = tuple(getattr(teacher, "tags", None) or module.labels())
     return Plugged(teacher, int(module.SAMPLE_RATE), names, getattr(module, "N_FRAMES", None))
 

@@ -72,6 +72,20 @@ def test_a_teacher_is_plugged_in_by_path(teacher_file: Path) -> None:
         load_teacher(teacher_file.parent / "none.py")
 
 
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("SAMPLE_RATE = 8000", "needs Teacher"),
+        ("class Teacher: tags = ('a',)", "needs SAMPLE_RATE"),
+        ("SAMPLE_RATE = 8000\nclass Teacher: pass", "no names"),
+    ],
+)
+def test_a_file_that_is_no_teacher_is_refused(tmp_path: Path, source: str, what: str) -> None:
+    (tmp_path / "teacher.py").write_text(source)
+    with pytest.raises(SettingsError, match=what):
+        load_teacher(tmp_path / "teacher.py")
+
+
 def test_a_graph_that_says_something_else_is_not_used(teacher_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(function: object, example: torch.Tensor, hints: object) -> object:
         return {"f32": lambda x: (np.zeros((len(x), 2), np.float32), np.zeros((len(x), 6), np.float32))}
