@@ -109,6 +109,30 @@ def test_a_run_looks_for_its_data_beside_its_configuration(env: Settings, tmp_pa
     assert str(tmp_path / "music.csv") in str(said.exception)
 
 
+def test_a_run_that_could_not_be_found_or_written_is_refused_before_the_work(env: Settings, tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "embedded.toml").read_text(encoding="utf-8")
+    run, file = tmp_path / "run.toml", tmp_path / "file"
+    file.touch()
+
+    def refused(*more: str) -> AcousticError:
+        said = runner.invoke(app, ["train", str(run), *more])
+        assert isinstance(said.exception, AcousticError), said.output
+        assert said.exception.hint
+        return said.exception
+
+    run.write_text(text, encoding="utf-8")
+    for option in ("--work", "--output"):
+        places = {"--work": str(tmp_path / "work"), "--output": str(tmp_path / "out"), option: str(file / "below")}
+        error = refused(*(word for pair in places.items() for word in pair))
+        assert (error.code, str(file) in error.message) == ("STORAGE", True)
+    run.write_text(text.replace('name = "mel-vit-first"', 'name = "mel-vit-small"'), encoding="utf-8")
+    assert "ships with the program" in refused("--work", str(tmp_path / "work")).message
+    elsewhere = refused("--work", str(tmp_path / "work"), "--output", str(tmp_path / "out"))
+    assert isinstance(elsewhere, ManifestError)  # so far that the songs are missed
+    run.write_text(text.replace("seed = 7", 'seed = 7\nprecision = "float16"'), encoding="utf-8")
+    assert "CUDA" in refused("--work", str(tmp_path / "work")).message
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -165,6 +189,16 @@ def test_evaluate_measures_and_refuses(env: Settings, tmp_path: Path) -> None:
     assert noisy.exit_code == 0, noisy.output
     assert json.loads(noisy.stdout)["nll"] != result["nll"]
     assert runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")]).exit_code == 0
+    again = "file,genre,group\n" + "".join(f"{i % 3}.wav,{('Blues', 'Jazz', 'Jazz')[i % 3]},all\n" for i in range(30))
+    (tmp_path / "m.csv").write_text(again)
+    repeated = json.loads(runner.invoke(app, ["evaluate", str(tmp_path / "m.csv"), "--json"]).stdout)
+    assert (repeated["n"], repeated["accuracy"]) == (30, pytest.approx(result["accuracy"]))
+    low, high = repeated["accuracy_interval_95"]
+    assert high - low > 0.7  # one group tells as much as one song, however often it is listed
+    (tmp_path / "m.csv").write_text("file,genre\n0.wav,Blues\n./0.wav,Jazz\n")
+    assert "'Jazz' here and 'Blues' in line 2" in str(
+        runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")]).exception
+    )
     (tmp_path / "m.csv").write_text("file,genre\n0.wav,Polka\n")
     refused = runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")])
     assert "line 2" in str(refused.exception)

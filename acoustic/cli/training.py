@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import terminal
-from ..errors import AcousticError, SettingsError
+from ..errors import AcousticError, SettingsError, StorageError
 from .arguments import settings_of
 
 app = typer.Typer()
@@ -27,10 +29,12 @@ def train(
     settings = settings_of()
     from ..engine import model_folders
     from ..network.backends import choose_device
+    from ..network.card import CARD_FILE
     from ..training import background, int8, processes
     from ..training.config import TrainConfig
     from ..training.finish import finish
     from ..training.head import refit_head
+    from ..training.precision import choose
     from ..training.prepare import prepare
     from ..training.report import write_report
     from ..training.train import fit, use_threads
@@ -40,7 +44,21 @@ def train(
         raise SettingsError(f"--data {data}: no such folder")
     run = TrainConfig.read(config)
     work = work or Path("runs") / run.name
-    with processes.joined(choose_device(settings.device)) as group, terminal.stages(quiet=not group.first) as progress:
+    shipped, own = model_folders(settings)
+    if output is None and (shipped / run.name / CARD_FILE).exists():
+        raise SettingsError(
+            f"{config}: name: a model called {run.name!r} ships with the program and would be found in its place",
+            "Choose another name, or say where it is to be written: `--output FOLDER`.",
+        )
+    folder = (output or own) / run.name
+    with (
+        _told(work, folder.parent),
+        processes.joined(choose_device(settings.device)) as group,
+        terminal.stages(quiet=not group.first) as progress,
+    ):
+        group.part(run.batch_size)  # refused before the long work
+        if run.precision != "measure":
+            choose(run.precision, group.device, lambda name: None)
         use_threads(max(1, settings.n_threads() // group.n))
         group.one_first(lambda: prepare(run, data, work, progress))
         prepared = prepare(run, data, work, progress)
@@ -48,7 +66,6 @@ def train(
         say(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
         student = fit(run, prepared, work, progress, say, device=group.device, processes=group)
         if group.first:
-            folder = (output or model_folders(settings)[1]) / run.name
             refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
             page, missing = write_report(run, answers, work)
@@ -69,6 +86,24 @@ def train(
         for lack in without:
             terminal.note(lack)
         terminal.note(f"written to {folder}; the report is {page}{f' ({missing})' if missing else ''}")
+
+
+@contextmanager
+def _told(*folders: Path) -> Iterator[None]:
+    """`folders` are made before the work; what the disk refuses then or later is an error with a hint."""
+    from safetensors import SafetensorError
+
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BrokenPipeError:  # the reader of what is printed has gone
+        raise
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"training cannot write or read what it needs: {error}",
+            "Look at the folders and the free space; then the same command goes on where it stopped.",
+        ) from error
 
 
 def _unsaid(text: str) -> None:

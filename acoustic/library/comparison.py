@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Comparison:
 
     `n_fixed` songs were wrong and are right now, `n_broken` the other way round. `among_before` and `among_after` count
     with the choice restricted to the genres that the songs have. `nll_before` and `nll_after` are mean negative
-    log-likelihoods (nats) over the songs of built-in genres, None where there are none.
+    log-likelihoods (nats) over the songs of built-in genres, None where there are none. `intervals` are those
+    of the shares of the four counts, 95 %, in which songs of one group count as far as they differ.
     """
 
     n: int
@@ -40,17 +41,19 @@ class Comparison:
     nll_before: float | None
     nll_after: float | None
     by_genre: tuple[GenreCount, ...]
+    intervals: Mapping[str, tuple[float, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON: shares of right answers with their 95 % Wilson intervals."""
+        """As JSON: shares of right answers with their intervals."""
+        counts = {name: getattr(self, name) for name in self.intervals}
         return {
             "n": self.n,
             "n_fixed": self.n_fixed,
             "n_broken": self.n_broken,
-            "accuracy_before": share(self.before, self.n),
-            "accuracy_after": share(self.after, self.n),
-            "accuracy_among_before": share(self.among_before, self.n),
-            "accuracy_among_after": share(self.among_after, self.n),
+            **{
+                f"accuracy_{name}": {"value": right / self.n, "interval_95": list(self.intervals[name])}
+                for name, right in counts.items()
+            },
             "nll_before": self.nll_before,
             "nll_after": self.nll_after,
             "genres": [{"genre": g.genre, "n": g.n, "before": g.before, "after": g.after} for g in self.by_genre],
@@ -62,9 +65,11 @@ def share(right: int, n: int) -> dict[str, Any]:
     return {"value": right / n if n else None, "interval_95": list(metrics.wilson_interval(right, n))}
 
 
-def compare(labels: Sequence[str], genres: np.ndarray, before: np.ndarray, after: np.ndarray) -> Comparison:
+def compare(
+    labels: Sequence[str], genres: np.ndarray, groups: Sequence[str], before: np.ndarray, after: np.ndarray
+) -> Comparison:
     """`labels` (C') name the columns of `after` (n, C'), their first C those of `before` (n, C); `genres` (n,) are
-    indices of labels; n is at least 1."""
+    indices of labels, `groups` (n,) what belongs together; n is at least 1."""
     n_base = before.shape[1]
     present = np.unique(genres)
     known = present[present < n_base]
@@ -73,6 +78,7 @@ def compare(labels: Sequence[str], genres: np.ndarray, before: np.ndarray, after
     among_before = known[before[:, known].argmax(axis=1)] == genres if len(known) else np.zeros(len(genres), bool)
     among_after = present[after[:, present].argmax(axis=1)] == genres
     of_base = genres < n_base
+    rights = {"before": right_before, "after": right_after, "among_before": among_before, "among_after": among_after}
     return Comparison(
         n=len(genres),
         before=int(right_before.sum()),
@@ -88,4 +94,5 @@ def compare(labels: Sequence[str], genres: np.ndarray, before: np.ndarray, after
             for c in present
             for of in [genres == c]
         ),
+        intervals={name: metrics.grouped_interval(right, groups) for name, right in rights.items()},
     )

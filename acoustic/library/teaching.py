@@ -43,7 +43,7 @@ FOLDS_FEW, FOLDS_MANY = 10, 4
 TEMPERATURE_SD = 0.25
 """How far from 0 log(temperature) is expected before a song was tested: a few songs must not move it far."""
 CONFORMAL_MIN = 100
-"""Tested songs from which on their own conformal quantile takes the place of the base's."""
+"""Groups of tested songs from which on their own conformal quantile takes the place of the base's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +260,7 @@ def _losses(material: Material, answers: np.ndarray, rest: np.ndarray) -> np.nda
 
 
 def _quantile(material: Material, trial: _Trial, calibration: Calibration) -> float | None:
-    if trial.tested.sum() < CONFORMAL_MIN:
+    if len(np.unique(material.group[trial.tested])) < CONFORMAL_MIN:
         return calibration.conformal_quantile
     return fit_conformal(trial.after[trial.tested], material.genre[trial.tested], calibration.coverage)
 
@@ -270,4 +270,6 @@ def _compare(material: Material, trial: _Trial, base: Base, labels: Sequence[str
         return None
     known = material.prior_segment[:, : len(base.labels)]
     before = track_answers(known, material.song, plain(base.calibration, 1.0, None))
-    return compare(labels, material.genre[trial.tested], before[trial.tested], trial.after[trial.tested])
+    tested = trial.tested
+    groups = [str(group) for group in material.group[tested]]
+    return compare(labels, material.genre[tested], groups, before[tested], trial.after[tested])

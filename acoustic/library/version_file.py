@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import lzma
 import os
 import zipfile
 import zlib
@@ -27,6 +27,9 @@ from .personal import Base, PersonalModel
 META_FILE, TENSOR_FILE = "personal.json", "personal.safetensors"
 FORMAT = 1
 MAX_META_BYTES, MAX_TENSOR_BYTES = 4 * 10**6, 45 * 10**6
+LARGEST = 1e6
+"""of a weight, an offset, a temperature or its inverse: a larger one is damage, and makes what are no numbers of an
+answer"""
 STANDS_ON = (
     "temperature",
     "class_scale",
@@ -116,7 +119,15 @@ def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
             bias=np.asarray(arrays["bias"], dtype=np.float32),
         )
         stored.summary()  # a report that cannot be told is damage, too
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
         raise ModelError(f"{where}: is damaged: {error!r}", _DAMAGED) from None
     _check_sound(stored, where)
     return stored
@@ -140,13 +151,15 @@ def _check_sound(stored: Stored, where: Path) -> None:
     sound = {
         "labels": len(set(labels)) == len(labels) and all(len(g) > 0 and g.isprintable() for g in labels),
         "own": all(len(g) <= MAX_GENRE_CHARS for g in stored.own),
-        "temperature": math.isfinite(stored.temperature) and stored.temperature > 0,
+        "created": stored.created.isprintable(),
+        "model": stored.model.isprintable(),
+        "temperature": 1 / LARGEST <= stored.temperature <= LARGEST,
         "conformal_quantile": quantile is None or 0.0 <= quantile <= 1.0,
         "calibration": calibration is None or _is_sound(calibration, len(stored.labels)),
         "weights": stored.weights.ndim == 2
         and stored.weights.shape[1] == len(labels)
-        and bool(np.isfinite(stored.weights).all()),
-        "bias": stored.bias.shape == (len(labels),) and bool(np.isfinite(stored.bias).all()),
+        and bool((np.abs(stored.weights) <= LARGEST).all()),
+        "bias": stored.bias.shape == (len(labels),) and bool((np.abs(stored.bias) <= LARGEST).all()),
     }
     wrong = [what for what, holds in sound.items() if not holds]
     if wrong:
@@ -156,10 +169,10 @@ def _check_sound(stored: Stored, where: Path) -> None:
 def _is_sound(c: Calibration, n_labels: int) -> bool:
     vectors = c.class_scale + c.class_bias
     return (
-        0.0 < c.temperature < math.inf
+        1 / LARGEST <= c.temperature <= LARGEST
         and len(c.class_scale) == len(c.class_bias)
         and len(c.class_scale) in (0, n_labels)
-        and all(map(math.isfinite, vectors))
+        and all(abs(x) <= LARGEST for x in vectors)
         and 0.0 <= c.label_smoothing < 1.0
         and c.voting in get_args(Voting)
         and 0.0 <= c.segment_correlation <= 1.0
@@ -212,7 +225,16 @@ def read_zip(file: Path) -> tuple[bytes, bytes]:
                     parts.append(part.read(at_most + 1))
                 if len(parts[-1]) > at_most:
                     raise ModelError(f"{file}: {name} is larger than the {at_most} bytes that it could be", _DAMAGED)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise ModelError(f"{file}: is no exported version: {error}", _DAMAGED) from None
     return parts[0], parts[1]
 

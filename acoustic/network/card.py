@@ -36,6 +36,7 @@ ADDED_LATER = {"calibration.segment_conformal_quantile"}
 
 # Far above any ViT in use: what lies beyond is a damaged or hostile card, refused before memory is asked for.
 MAX_WIDTH = 8_192
+NARROWEST_STEM = 8
 MAX_DEPTH = 128
 MAX_OUTPUTS = 100_000
 MAX_SAMPLE_RATE_HZ = 768_000
@@ -139,6 +140,8 @@ def architecture_problems(a: Architecture) -> Iterator[str]:
     """What about a shape cannot be."""
     if not 1 <= a.width <= MAX_WIDTH or not 1 <= a.depth <= MAX_DEPTH:
         yield f"architecture: width {a.width} or depth {a.depth} is out of range (1 to {MAX_WIDTH}, 1 to {MAX_DEPTH})"
+    if a.stem == "conv" and a.width < NARROWEST_STEM:
+        yield f"architecture: width {a.width} is too narrow for the stem of convolutions ({NARROWEST_STEM} at least)"
     if a.n_heads < 1 or a.width % a.n_heads:
         yield f"architecture: width {a.width} cannot be split among n_heads {a.n_heads}"
     if not 0 < a.mlp_ratio <= 64 or int(a.width * a.mlp_ratio) < 1:
@@ -158,8 +161,8 @@ def input_problems(mel: MelSpec, segments: SegmentSpec) -> Iterator[str]:
     """What about a network's input cannot be."""
     if not 1 <= mel.sample_rate <= MAX_SAMPLE_RATE_HZ:
         yield f"mel: sample_rate {mel.sample_rate} Hz is out of range (1 to {MAX_SAMPLE_RATE_HZ})"
-    elif not 2 <= mel.n_fft <= MAX_N_FFT:
-        yield f"mel: n_fft {mel.n_fft} is out of range (2 to {MAX_N_FFT})"
+    elif not 2 <= mel.n_fft <= MAX_N_FFT or mel.n_fft % 2:
+        yield f"mel: n_fft {mel.n_fft} is no even number from 2 to {MAX_N_FFT}"
     elif not (mel.hop_length >= 1 and mel.n_samples <= MAX_SEGMENT_S * mel.sample_rate):
         yield f"mel: hop_length {mel.hop_length} is out of range (a segment lasts at most {MAX_SEGMENT_S:g} s)"
     if not 0 <= mel.fmin_hz < mel.fmax_hz:

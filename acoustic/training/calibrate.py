@@ -240,7 +240,8 @@ class Fold:
 
 def _plain(labelled: Sequence[TrackVotes]) -> Calibration:
     logits, targets, weights = _segments(labelled, _trust(labelled))
-    return Calibration(temperature=fitting.fit_temperature(logits, targets, weights=weights))
+    temperature = fitting.fit_temperature(logits, targets, weights=weights, spread=fitting.TEMPERATURE_SD)
+    return Calibration(temperature=temperature)
 
 
 def _richer(plain: Calibration, labelled: Sequence[TrackVotes], recipe: Recipe) -> Calibration:

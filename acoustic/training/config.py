@@ -8,6 +8,7 @@ Paths of data and teachers in the file are relative to the data folder that the 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 import typing
@@ -23,6 +24,8 @@ from ..records import N_FRAMES, MelSpec, SegmentSpec
 
 BLENDS = "blends"
 """the source that blends are told by"""
+MIN_SAMPLE_RATE_HZ = 8_000
+"""of a model that is trained here: below it the made sounds that are not music cannot be told from one another"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +232,12 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         yield "`labels` must be a list of names, two at least"
     for key, classes in (("labels", config.labels), ("tags", config.tags)):
         yield from name_problems(key, classes)
-    for name in ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps"):
+    positive = ("samples", "batch_size", "accumulate", "learning_rate", "layer_decay", "checkpoint_steps", "clip_norm")
+    for name in (*positive, "coverage"):
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
-    for name in ("draws", "workers", "early_stop_epochs", "head_labelled", "head_ridge"):
+    weights = ("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight", "weight_decay")
+    for name in ("seed", "draws", "workers", "early_stop_epochs", "head_labelled", "head_ridge", *weights):
         if getattr(config, name) < 0:
             yield f"{name} = {getattr(config, name)} must not be below 0"
     if not -1 <= config.trainable_blocks <= config.architecture.depth:
@@ -244,9 +249,11 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     yield from _blend_problems(config)
     if config.augment.room_p > 0 and not config.rooms:
         yield "augment.room_p is above 0, but no folder of impulse responses is named: `rooms`"
-    weights = [teacher.weight for teacher in config.teachers]
-    if weights and (min(weights) < 0 or max(weights) <= 0):
-        yield f"the teachers' weights {weights} must be 0 or more, and one of them above 0"
+    said = [teacher.weight for teacher in config.teachers]
+    if said and (min(said) < 0 or max(said) <= 0):
+        yield f"the teachers' weights {said} must be 0 or more, and one of them above 0"
+    if config.mel.sample_rate < MIN_SAMPLE_RATE_HZ:
+        yield f"mel.sample_rate = {config.mel.sample_rate} Hz must be {MIN_SAMPLE_RATE_HZ} or more"
     for source in config.sources:
         if source.group_pattern and not _has_bracket(source.group_pattern):
             yield f"source {source.name!r}: group_pattern is not a regular expression with one pair of brackets"
@@ -371,6 +378,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{where}: {value} is no finite number")
     if origin is None and type(value) is hint:
         return value
     wanted = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))

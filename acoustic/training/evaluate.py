@@ -40,10 +40,11 @@ class Labelled:
 
 
 def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
-    """Rows of a CSV with the columns file and genre, and group where songs belong together; files are relative to the
-    manifest or to the folder above it, as they are found. ManifestError names the line of a missing column, a genre
-    that is none of `labels` (None takes any) or a missing file."""
-    rows = []
+    """Rows of a CSV with the columns file and genre, and group where songs belong together (else a file by itself);
+    files are relative to the manifest or to the folder above it, as they are found. ManifestError names the line of a
+    missing column, a genre that is none of `labels` (None takes any), a missing file or one with two genres."""
+    rows: list[Labelled] = []
+    said: dict[str, tuple[str, int]] = {}
     for line, cells in read_table(path):
         file, genre = cells.get("file"), cells.get("genre")
         if not file or not genre:
@@ -53,7 +54,11 @@ def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
         found = next((base / file for base in (path.parent, path.parent.parent) if os.path.isfile(base / file)), None)
         if found is None:
             raise ManifestError(f"{path}, line {line}: no file {file!r} beside the manifest or in the folder above it")
-        rows.append(Labelled(found, genre, cells.get("group") or file))
+        same = os.path.realpath(found)
+        other, there = said.setdefault(same, (genre, line))
+        if other != genre:
+            raise ManifestError(f"{path}, line {line}: {file!r} is {genre!r} here and {other!r} in line {there}")
+        rows.append(Labelled(found, genre, cells.get("group") or same))
     if not rows:
         raise ManifestError(f"{path}: no rows", "The first line must be the header file,genre.")
     return rows
@@ -68,8 +73,9 @@ def evaluate(
     snr_db: float = 10.0,
     report: Report = lambda name, done, n: None,
 ) -> dict[str, Any]:
-    """Accuracy with its 95 % Wilson interval, top-2, macro-F1, ECE beside that of a calibrated model, accuracy when
-    the least certain are set aside, confusion matrix and review flags, as a JSON-able dict.
+    """Accuracy with its 95 % interval, in which songs of one group count as far as they differ, top-2, macro-F1, ECE
+    beside that of a calibrated model, accuracy when the least certain are set aside, confusion matrix and review flags,
+    as a JSON-able dict.
 
     `among` restricts the choice to these genres (probabilities renormalised; rows of other genres are left out).
     `noise` is a folder of recordings of which one is mixed into each file at `snr_db`, the same one at every call.
@@ -93,6 +99,7 @@ def evaluate(
     targets = np.asarray([names.index(row.genre) for row, _ in good])
     predicted = p.argmax(axis=1)
     hits = int((predicted == targets).sum())
+    groups = [row.group for row, _ in good]
     covered = [row.genre in a.verdict.prediction_set for row, a in good]
     sure = np.asarray([not a.verdict.needs_review for _, a in good])
     return {
@@ -101,13 +108,13 @@ def evaluate(
         "n_failed": len(failures),
         "labels": names,
         "accuracy": hits / len(good),
-        "accuracy_interval_95": list(metrics.wilson_interval(hits, len(good))),
+        "accuracy_interval_95": list(metrics.grouped_interval(predicted == targets, groups)),
         "top_2": metrics.top_k_accuracy(p, targets, 2),
         "macro_f1": metrics.macro_f1(targets, predicted, len(names)),
         **calibration_error(p, targets),
         "nll": metrics.nll(p, targets),
         "brier": metrics.brier(p, targets),
-        "selective": selective_curve(p.max(axis=1), predicted == targets),
+        "selective": selective_curve(p.max(axis=1), predicted == targets, groups),
         "set_coverage": float(np.mean(covered)),
         "set_size": float(np.mean([len(a.verdict.prediction_set) for _, a in good])),
         "flagged": float(1 - sure.mean()),

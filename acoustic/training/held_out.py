@@ -84,16 +84,12 @@ def report(answers: Sequence[Answer], tag_labels: Sequence[str], n_classes: int,
     }
 
 
-def selective_curve(
-    certainty: np.ndarray, right: np.ndarray, groups: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """What is left at each of COVERAGES when the least certain are set aside, with 95 % intervals: of items that hang
-    together in `groups` (N,), else of independent ones."""
+def selective_curve(certainty: np.ndarray, right: np.ndarray, groups: Sequence[str]) -> list[dict[str, Any]]:
+    """What is left at each of COVERAGES when the least certain are set aside, with the 95 % intervals of items that
+    hang together in `groups` (N,)."""
     order = np.argsort(-np.asarray(certainty), kind="stable")
 
     def interval(kept: metrics.Kept) -> tuple[float, float]:
-        if groups is None:
-            return metrics.wilson_interval(kept.n_right, kept.n)
         most_certain = order[: kept.n]
         return metrics.grouped_interval(right[most_certain], [groups[i] for i in most_certain])
 

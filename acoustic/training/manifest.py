@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -96,6 +97,12 @@ def _check_contents(found: Sequence[Row], data: Path) -> None:
                     f" {other.group!r}: {other.where}",
                     "Take one of them out, or put both into one group.",
                 )
+            if other.genre and row.genre and other.genre != row.genre:
+                raise ManifestError(
+                    f"{row.where}: {row.file!r} is {row.genre!r}, and the same recording as {other.file!r}, which is"
+                    f" {other.genre!r}: {other.where}",
+                    "Take one of them out.",
+                )
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -112,7 +119,8 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _from_folder(source: Source, data: Path) -> list[Row]:
-    files = [path.relative_to(data).as_posix() for path in find_audio(data / source.folder)]
+    found = find_audio(data / source.folder)
+    files = [(path.relative_to(data) if path.is_relative_to(data) else path).as_posix() for path in found]
     where = f"folder {source.folder}"
     return [Row(file, source.name, source.kind, "", _group(source, file, file, where), where=where) for file in files]
 
@@ -128,7 +136,7 @@ def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Row]:
         genre = cells.get("genre") or ""
         if genre and genre not in labels:
             raise ManifestError(f"{where}: unknown genre {genre!r}", f"Known: {', '.join(labels)}.")
-        if not (data / cells["file"]).is_file():
+        if not os.path.isfile(data / cells["file"]):  # a name too long for the disk is none, too
             raise ManifestError(f"{where}: no file {cells['file']!r}")
         group = _group(source, cells["file"], "/".join(cells[column] for column in source.group), where)
         rows.append(Row(cells["file"], source.name, source.kind, genre, group, cells.get("dataset") or "", where))

@@ -75,7 +75,7 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
 def _check_parts(config: TrainConfig, rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:
     """Refuse before the long work what could not be finished after it."""
     trusted = {source.name for source in config.sources if source.label_weight > 0}
-    learned = {rows[t].genre for t in train if rows[t].source in trusted}
+    learned = {rows[t].genre for t in train if rows[t].source in trusted and rows[t].kind == "music"}
     for label in config.labels:
         if label not in learned:
             raise ManifestError(

@@ -67,7 +67,7 @@ def take_weights(student: MelViT, network: MelViT, card: ModelCard, config: Trai
     student.load_state_dict(own)
     if isinstance(student.genre, nn.Linear) and isinstance(network.genre, nn.Linear):
         _copy_rows(student.genre, network.genre, config.labels, card.labels)
-    elif card.labels == config.labels:
+    elif card.labels == config.labels and card.architecture.head_hidden == config.architecture.head_hidden:
         student.genre.load_state_dict(network.genre.state_dict())
     if student.tags is not None and network.tags is not None:
         _copy_rows(student.tags, network.tags, config.tags, card.tag_labels)

@@ -148,7 +148,8 @@ def keep_waveforms(
     offsets = [0]
     with open(folder / "waveforms.part", "wb") as out:
         for samples in waveforms:
-            np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tofile(out)
+            # not `tofile`, whose error of a full disk does not say what it is
+            out.write(np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tobytes())
             offsets.append(offsets[-1] + len(samples))
     (folder / "waveforms.part").replace(folder / "waveforms.i16")
     index = {"stamp": made_of, "sample_rate": sample_rate, "files": files, "offsets": offsets}
@@ -235,9 +236,16 @@ def _answers(
         answer = ask(batch)
         logits.append(answer[0][:filled])
         embeddings.append(answer[1][:filled])
+    said = [np.concatenate(part).astype(np.float32) for part in (logits, embeddings)]
+    unsound = ~np.isfinite(np.concatenate(said, axis=1)).all(axis=1)
+    if unsound.any():
+        file = store.files[of_track[int(np.argmax(unsound))]]
+        raise ManifestError(
+            f"the teacher {spec.name!r} answers {file!r} with what are no numbers", "Take that file out."
+        )
     return {
-        "logits": np.concatenate(logits).astype(np.float32),
-        "embedding": np.concatenate(embeddings).astype(np.float32),
+        "logits": said[0],
+        "embedding": said[1],
         "track": np.asarray(of_track, dtype=np.int64),
         "start_s": np.asarray(starts, dtype=np.float64),
     }

@@ -60,11 +60,19 @@ def load_teacher(file: Path, arguments: tuple[str, ...] = ()) -> Plugged:
             f"no teacher at {file}", "A teacher is a Python file with a class `Teacher` and SAMPLE_RATE."
         )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name in ("Teacher", "SAMPLE_RATE"):
-        if not hasattr(module, name):
-            raise SettingsError(f"{file}: a teacher needs {name}", "docs/training.md tells what a teacher is.")
-    teacher = module.Teacher(*arguments)
+    try:
+        spec.loader.exec_module(module)
+        for name in ("Teacher", "SAMPLE_RATE"):
+            if not hasattr(module, name):
+                raise SettingsError(f"{file}: a teacher needs {name}", "docs/training.md tells what a teacher is.")
+        teacher = module.Teacher(*arguments)
+    except SettingsError:
+        raise
+    except Exception as error:  # a person's code may raise anything
+        raise SettingsError(
+            f"{file}: the teacher cannot be made: {type(error).__name__}: {error}",
+            "It runs in the environment of this program: install there what it imports.",
+        ) from error
     if not hasattr(teacher, "tags") and not hasattr(module, "labels"):
         raise SettingsError(
             f"{file}: its logits have no names", "Give `Teacher` tags, or the file a function labels()."
@@ -97,6 +105,7 @@ def accelerate(plugged: Plugged, example: torch.Tensor, *, exact: bool = False) 
 
     heard = inputs(example.numpy())
     expected = eager(example.numpy())
+    _check(plugged, expected)
     hints = ("f32", "bf16") if not exact and has_bfloat16() else ("f32",)
     graphs = _openvino_graphs(teacher.network if split else teacher, torch.from_numpy(heard), hints)
     faithful = [g for hint, g in graphs.items() if _error(g(heard), expected) < TOLERANCES[hint]]
@@ -104,6 +113,22 @@ def accelerate(plugged: Plugged, example: torch.Tensor, *, exact: bool = False) 
         return eager
     graph = min(faithful, key=lambda g: _seconds(g, heard))
     return lambda waveform: graph(inputs(waveform))
+
+
+def _check(plugged: Plugged, answer: Answer) -> None:
+    """SettingsError unless a teacher's answer is two tables of finite numbers, its logits one for each name."""
+    logits, embedding = answer
+    problem = ""
+    if logits.ndim != 2 or embedding.ndim != 2 or len(logits) != len(embedding):
+        problem = f"answers with arrays of the shapes {logits.shape} and {embedding.shape}, not (B, T) and (B, D)"
+    elif logits.shape[1] != len(plugged.tags):
+        problem = f"names {len(plugged.tags)} logits and gives {logits.shape[1]}"
+    elif not (np.isfinite(logits).all() and np.isfinite(embedding).all()):
+        problem = "answers noise with what are no numbers"
+    if problem:
+        raise SettingsError(
+            f"the teacher {type(plugged.teacher).__name__} {problem}", "docs/training.md says what it is."
+        )
 
 
 def _error(found: Answer, expected: Answer) -> float:

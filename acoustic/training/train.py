@@ -193,14 +193,14 @@ class _Run:
             alone = self.processes.n > 1 and number + 1 < len(pieces)
             with (
                 self.module.no_sync() if alone else nullcontext(),  # type: ignore[operator]
-                autocast(self.precision, self.device),
-                attention(self.device),
+                attention(self.device),  # on the way back, too: recomputed layers must go the way they went
             ):
-                answers, auxiliary = self.module(mels[piece].to(self.device), None if keep is None else keep[piece])
-                sums = loss_sums(answers, auxiliary, _piece(targets, piece), self.dataset, config)
-                parts = {n: s / (n_genre if n == "genre" else config.batch_size) for n, s in sums.items()}
-                loss = sum((_weight(config, name) * value for name, value in parts.items()), mels.new_zeros(()))
-            self.scaler.scale(loss * self.processes.n).backward()  # DDP takes the mean over processes, we the sum
+                with autocast(self.precision, self.device):
+                    answers, auxiliary = self.module(mels[piece].to(self.device), None if keep is None else keep[piece])
+                    sums = loss_sums(answers, auxiliary, _piece(targets, piece), self.dataset, config)
+                    parts = {n: s / (n_genre if n == "genre" else config.batch_size) for n, s in sums.items()}
+                    loss = sum((_weight(config, name) * value for name, value in parts.items()), mels.new_zeros(()))
+                self.scaler.scale(loss * self.processes.n).backward()  # DDP takes the mean over processes, we the sum
             for name, value in parts.items():
                 means[name] += value.detach()
         self.scaler.unscale_(optimizer)
@@ -321,9 +321,10 @@ def _try_step(student: Student, config: TrainConfig, device: str, precision: str
     kept = {k: v.clone() for k, v in student.state_dict().items()}
     n = max(1, config.batch_size // config.accumulate)
     mels = torch.randn(n, config.mel.n_mels, N_FRAMES, device=device)
-    with autocast(precision, device), attention(device):
-        answers, auxiliary = student(mels)
-        loss = sum((x.float().square().mean() for x in (*answers, auxiliary) if x.numel()), mels.new_zeros(()))
-    loss.backward()
+    with attention(device):
+        with autocast(precision, device):
+            answers, auxiliary = student(mels)
+            loss = sum((x.float().square().mean() for x in (*answers, auxiliary) if x.numel()), mels.new_zeros(()))
+        loss.backward()
     student.zero_grad(set_to_none=True)
     student.load_state_dict(kept)

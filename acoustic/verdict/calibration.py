@@ -29,6 +29,9 @@ from .voting import Voting, combine
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Bounds of the fit: outside of them a network is broken rather than badly calibrated."""
+TEMPERATURE_SD = 0.5
+"""How far log(temperature) of a trained network is expected from 0 before it was tested. Where a few tracks are all
+right, nothing else keeps the likeliest temperature from its lower bound, at which every answer is certain."""
 SCALE_PENALTY, BIAS_PENALTY = 30.0, 10.0
 """How hard vector scaling is held to temperature scaling: the items' worth of evidence that a class's factor 1 and
 offset 0 count for. Weaker ones lose held-out likelihood at a hundred tracks for 16 classes."""
@@ -92,19 +95,21 @@ def fit_temperature(
     weights: np.ndarray | None = None,
     voting: Voting = "mean",
     label_smoothing: float = 0.0,
+    spread: float = math.inf,
 ) -> float:
     """The temperature with the least negative log-likelihood of `targets` (N,), integer classes, each counting as much
     as its one of `weights` (N,).
 
     `logits` is (N, C), or (N, K, C) for tracks of K segments, or a list of (K_i, C) where their numbers differ: then
-    the likelihood is that of the combined vote. The answer lies in [MIN_TEMPERATURE, MAX_TEMPERATURE], to a relative
-    1e-4.
+    the likelihood is that of the combined vote. A finite `spread` is how far log(temperature) is expected from 0 before
+    the data (standard deviation); a weight of 1 then is one independent item. The answer lies in [MIN_TEMPERATURE,
+    MAX_TEMPERATURE], to a relative 1e-4.
     """
     blocks = _blocks(logits, targets, weights)
 
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
-        return sum(
+        return 0.5 * (log_temperature / spread) ** 2 + sum(
             nll(combine(segment_probabilities(x, temperature, label_smoothing), voting), t, w) * w.sum()
             for x, t, w in blocks
         )

@@ -156,7 +156,7 @@ def macro_f1(targets: np.ndarray, predictions: np.ndarray, n_classes: int) -> fl
 def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: float = 0.95) -> tuple[float, float]:
     """(low, high) for the mean of `values` (n,), from 0 to 1 and alike within `groups` (n,): Wilson's for the number
     of independent ones that vary as much (Korn and Graubard's effective sample size, 1998, by the variance between
-    groups). Where all values are the same it is the number of groups."""
+    groups), which is n where each is a group of its own. Where all values are the same it is the number of groups."""
     x = np.asarray(values, dtype=np.float64)
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     n, n_groups = len(x), int(group_of.max(initial=-1)) + 1
@@ -165,7 +165,8 @@ def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: floa
     mean = float(x.mean())
     sums = np.bincount(group_of, weights=x - mean)
     variance = n_groups / (n_groups - 1) * float(np.square(sums).sum()) / n**2
-    effective = n_groups if mean in (0.0, 1.0) else float(np.clip(mean * (1 - mean) / max(variance, 1e-12), 1, n))
+    alone = mean * (1 - mean) / (n - 1)
+    effective = n_groups if mean in (0.0, 1.0) else float(np.clip(n * alone / max(variance, 1e-12), 1, n))
     return wilson_interval(mean * effective, effective, confidence)
 
 

@@ -276,7 +276,7 @@ class Workstation:
         before = np.stack([calibrated(s.votes.logits, base.calibration)[1] for s in songs])
         after = np.stack([calibrated(personal.read(s.votes).logits, personal.calibration)[1] for s in songs])
         targets = np.asarray([personal.labels.index(s.genre) for s in songs])
-        return compare(personal.labels, targets, before, after), failures
+        return compare(personal.labels, targets, [s.group for s in songs], before, after), failures
 
     def _songs(
         self, examples: Sequence[Example], on_song: Callable[[int, int], None]

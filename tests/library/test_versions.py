@@ -217,6 +217,12 @@ def test_a_version_that_is_not_there(world: World, versions: Versions, tmp_path:
         {"temperature": 0},
         {"temperature": "NaN"},
         {"temperature": None},
+        {"temperature": 1e-300},
+        {"temperature": 10**400},
+        {"conformal_quantile": 10**400},
+        {"created": "\ud800"},
+        {"model": "\ud800"},
+        {"report": {"songs": {"Blues": float("inf")}, "left_out": None}},
         {"conformal_quantile": 7},
         {"report": []},
         {"report": {"songs": {"Blues": "many"}, "left_out": None}},
@@ -266,6 +272,8 @@ def test_damaged_tensors_are_refused(world: World, versions: Versions, personal:
         {"weights": weights[:, :-1], "bias": bias},
         {"weights": weights * np.nan, "bias": bias},
         {"weights": weights, "bias": bias + np.inf},
+        {"weights": weights, "bias": bias + np.float32(1e30)},
+        {"weights": weights * np.float32(1e30), "bias": bias},
     ):
         rewrite(versions, safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
         with pytest.raises(ModelError):
@@ -325,13 +333,19 @@ def test_bad_imports_are_refused_and_leave_nothing(versions: Versions, tmp_path:
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
             for member, data in content.items():
                 archive.writestr(member, data)
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        for member, data in parts.items():
+            archive.writestr(member, data)
+    packed = bytearray((tmp_path / "lzma.zip").read_bytes())
+    packed[60:70] = bytes(10)
+    (tmp_path / "lzma.zip").write_bytes(packed)
     (tmp_path / "text.zip").write_text("hello")
     whole = (tmp_path / "sound.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "flipped.zip").write_bytes(whole[:200] + bytes([whole[200] ^ 255]) + whole[201:])
     (tmp_path / "empty folder").mkdir()
     other = Versions(tmp_path / "deep" / "other")
-    for source in (*made, "text.zip", "cut.zip", "flipped.zip", "empty folder", "not there"):
+    for source in (*made, "lzma.zip", "text.zip", "cut.zip", "flipped.zip", "empty folder", "not there"):
         with pytest.raises(ModelError) as refused:
             other.take(tmp_path / source)
         assert refused.value.hint, source

@@ -146,6 +146,20 @@ def test_every_answer_comes_from_a_calibration_without_its_group(monkeypatch: py
     assert seen[-1] == groups
 
 
+def test_a_few_tracks_that_are_all_right_do_not_make_the_model_certain() -> None:
+    rng = np.random.default_rng(0)
+    for n in (4, 40):
+        made = []
+        for i in range(n):
+            logits = rng.normal(0, 0.3, (1, 3)).astype(np.float32)
+            logits[0, i % 3] += 2.0
+            made.append(TrackVotes(Votes(logits, np.zeros((1, 0)), logits), i % 3, True, str(i)))
+        temperature = calibrate._plain(made).temperature
+        assert temperature > {4: 0.45, 40: 0.2}[n]  # the likeliest one is the bound, 0.05
+    alike = [dataclasses.replace(t, weight=0.0) if i else t for i, t in enumerate(made)]
+    assert calibrate._plain(alike).temperature > 0.45  # what is not trusted is no evidence
+
+
 def test_thresholds_come_from_answers_that_never_saw_their_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """The temperature of a group that is answered must not depend on that group's labels."""
     made = [t for t in tracks(140) if t.is_music]

@@ -56,6 +56,7 @@ def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
         ('base = "none.toml"', "none.toml"),
         ("base = 3", "base: 3 is not the name"),
         ('base = "run.toml"', "has a base itself"),
+        (TINY.replace("width = 32", 'width = 4\nstem = "conv"'), "width 4 is too narrow for the stem"),
         (TINY + "nonsense = 1", "unknown key 'nonsense'"),
         (TINY.replace('name = "songs"\n', 'name = "songs"\ngroup_pattern = "("\n'), "group_pattern"),
         (TINY.replace('name = "songs"\n', 'name = "songs"\ngroup_pattern = "(a)(b)"\n'), "one pair of brackets"),
@@ -68,6 +69,19 @@ def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
         (TINY.replace("samples = 100", "trainable_blocks = 5"), "trainable_blocks = 5"),
         (TINY.replace("samples = 100", 'tags = ["Music", "Music"]'), "tags holds an empty or unprintable name, or one"),
         (TINY.replace("noise_p = 0.5", "time_mask_frames = 300"), "time_mask_frames = 300 must be from 0 to 224"),
+        *(
+            (TINY.replace("samples = 100", said), message)
+            for said, message in (
+                ("coverage = 0.0", "coverage = 0.0 must be above 0"),
+                ("seed = -1", "seed = -1 must not be below 0"),
+                ("clip_norm = 0.0", "clip_norm = 0.0 must be above 0"),
+                ("genre_weight = -0.5", "genre_weight = -0.5 must not be below 0"),
+                ("learning_rate = nan", "learning_rate: nan is no finite number"),
+                ("[mel]\nsample_rate = 4000\nfmax_hz = 2000.0", "mel.sample_rate = 4000 Hz must be 8000 or more"),
+                ("[mel]\nn_fft = 1025", "n_fft 1025 is no even number"),
+                ("[mel]\nmean_db = inf", "mean_db: inf is no finite number"),
+            )
+        ),
         (TINY + '[[teachers]]\nname = "a/b"\nfile = "t.py"\n', "teacher 'a/b': not a plain name"),
     ],
 )

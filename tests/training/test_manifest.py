@@ -55,6 +55,11 @@ def test_rows_are_read_with_their_group(data: Path) -> None:
             "file,genre,artist\nc.wav,Jazz,Ann\na.wav,Blues,Ann\nsame.wav,Blues,Bob\n",
             r"line 4: 'same.wav' in the group 'songs:Bob' is the same recording as 'a.wav' in 'songs:Ann': .*line 3",
         ),
+        (
+            "file,genre,artist\nc.wav,Jazz,Ann\na.wav,Blues,Ann\nsame.wav,Jazz,Ann\n",
+            r"line 4: 'same.wav' is 'Jazz', and the same recording as 'a.wav', which is 'Blues': .*line 3",
+        ),
+        (f"file,genre,artist\n{'x' * 300}.wav,Blues,Ann\n", r"line 2: no file 'xxx"),
         ("file,genre,artist\n", r"source 'songs' has no files"),
     ],
 )
@@ -84,6 +89,14 @@ def test_a_recording_in_two_sources_is_refused_with_both_rows(data: Path) -> Non
     both = dataclasses.replace(config(), sources=(*config().sources, Source("noise", folder="noise", kind="noise")))
     with pytest.raises(ManifestError, match=r"folder noise: 'noise/rain\.wav' .* same recording as 'c\.wav'.*line 4"):
         read_rows(both, data)
+
+
+def test_a_folder_may_lie_elsewhere(data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("noise")
+    (elsewhere / "rain.wav").write_bytes(b"rain")
+    noise = Source("noise", folder=str(elsewhere), kind="noise")
+    rows = read_rows(dataclasses.replace(config(), sources=(*config().sources, noise)), data)
+    assert data / rows[-1].file == elsewhere / "rain.wav"
 
 
 def test_a_group_is_found_in_the_name(data: Path) -> None:

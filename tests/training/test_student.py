@@ -90,6 +90,34 @@ def test_other_teachers_begin_a_new_embedding(model: tuple[Path, MelViT]) -> Non
     assert torch.equal(started.network.embedding.weight, fresh.network.embedding.weight)
 
 
+@pytest.mark.parametrize(("theirs", "mine"), [(0, 16), (16, 0), (16, 16)])
+def test_a_genre_head_of_another_shape_begins_anew(tmp_path: Path, theirs: int, mine: int) -> None:
+    network = MelViT(dataclasses.replace(SHAPE, n_tags=2, n_embedding=6, head_hidden=theirs))
+    card = ModelCard(
+        name="older",
+        labels=config().labels,
+        tag_labels=config().tags,
+        architecture=network.architecture,
+        mel=MEL,
+        segments=SegmentSpec(),
+        calibration=Calibration(),
+        training={},
+        metrics={},
+        licence="Apache-2.0",
+        description="",
+        created="2026-01-01",
+        weights={},
+    )
+    save_model(tmp_path / "older", network, card)
+    shape = dataclasses.replace(SHAPE, head_hidden=mine)
+    started = new_student(prepared(), config(start_from=str(tmp_path / "older"), architecture=shape)).network
+    fresh = new_student(prepared(), config(architecture=shape)).network
+    expected = network if theirs == mine else fresh
+    for a, b in zip(started.genre.parameters(), expected.genre.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-3)
+    assert torch.allclose(started.layers[0].mlp.fc1.weight, network.layers[0].mlp.fc1.weight, atol=2e-3)
+
+
 def test_a_model_of_another_shape_is_refused(model: tuple[Path, MelViT]) -> None:
     wider = config(start_from=str(model[0]), architecture=dataclasses.replace(SHAPE, depth=2))
     with pytest.raises(SettingsError, match="depth = 3, not 2"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acoustic.errors import ManifestError
 from acoustic.training import targets
 from acoustic.training.config import TeacherSpec
 from acoustic.training.labels import features_of, fit_teacher_space, mix
@@ -140,6 +142,29 @@ def test_a_killed_run_goes_on_with_the_parts_that_were_kept_to_the_same_bytes(
     assert asked("killed")[1] == [], "what is finished is asked about no more"
     for folder in (whole.parent, killed.parent):
         assert sorted(file.name for file in folder.iterdir()) == ["index.json", "spectrum.npz", "waveforms.i16"]
+
+
+def test_an_answer_that_is_no_number_is_told_with_its_file_and_not_kept(
+    asked: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = targets._answers
+
+    def wrong(spec: TeacherSpec, rate: int, ask: Callable[..., Any], *rest: Any) -> dict[str, np.ndarray]:
+        return real(spec, rate, lambda batch: tuple(x + np.nan for x in ask(batch)), *rest)
+
+    monkeypatch.setattr(targets, "_answers", wrong)
+    with pytest.raises(ManifestError, match="the teacher 'spectrum' answers '0' with"):
+        asked("unsound")
+    assert not (tmp_path / "unsound" / "spectrum.npz").exists()
+
+
+def test_a_full_disk_says_so(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no disk here that is always full")
+    (tmp_path / "waveforms.part").symlink_to(full)
+    with pytest.raises(OSError, match="No space left"):
+        keep_waveforms(["a"], [np.zeros(100_000, np.float32)], tmp_path, 8_000, "nothing")
 
 
 def test_parts_are_all_that_the_teacher_says(asked: Asking, tmp_path: Path) -> None:

@@ -78,12 +78,26 @@ def test_a_teacher_is_plugged_in_by_path(teacher_file: Path) -> None:
         ("SAMPLE_RATE = 8000", "needs Teacher"),
         ("class Teacher: tags = ('a',)", "needs SAMPLE_RATE"),
         ("SAMPLE_RATE = 8000\nclass Teacher: pass", "no names"),
+        ("import no_such_module", "cannot be made: ModuleNotFoundError"),
+        ("def broken(", "cannot be made: SyntaxError"),
+        ("SAMPLE_RATE = 8000\nclass Teacher:\n def __init__(self, needed): pass", "cannot be made: TypeError"),
     ],
 )
 def test_a_file_that_is_no_teacher_is_refused(tmp_path: Path, source: str, what: str) -> None:
     (tmp_path / "teacher.py").write_text(source)
     with pytest.raises(SettingsError, match=what):
         load_teacher(tmp_path / "teacher.py")
+
+
+@pytest.mark.parametrize(
+    ("tags", "value", "what"), [(("a",), 0.0, "names 1 logits and gives 2"), (("a", "b"), float("nan"), "no numbers")]
+)
+def test_a_teacher_whose_answers_are_unsound_is_refused(tags: tuple[str, ...], value: float, what: str) -> None:
+    def answer(waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((len(waveform), 2), value), torch.zeros(len(waveform), 3)
+
+    with pytest.raises(SettingsError, match=what):
+        accelerate(teachers.Plugged(answer, 8_000, tags, None), torch.zeros(2, 100))
 
 
 def test_a_graph_that_says_something_else_is_not_used(teacher_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,19 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Prepared, tmp_path: 
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-6), name
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_that_are_recomputed_train_as_those_that_are_kept(
+    prepared: Prepared, tmp_path: Path, precision: str
+) -> None:
+    short = dataclasses.replace(CONFIG, samples=24, precision=precision)
+    kept, recomputed = (
+        fit(dataclasses.replace(short, checkpoint_layers=c), prepared, _made(tmp_path / str(c)), silent, str)
+        for c in (False, True)
+    )
+    for name, value in kept.state_dict().items():
+        assert torch.allclose(value.float(), recomputed.state_dict()[name].float(), atol=1e-5), name
+
+
 def test_a_run_computes_to_its_end_as_it_began(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
