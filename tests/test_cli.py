@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,11 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from acoustic.cli import app
-from acoustic.errors import AcousticError, ManifestError
+from acoustic.cli.training import _told
+from acoustic.errors import AcousticError, ManifestError, StorageError
 from acoustic.settings import Settings
+from acoustic.training.evaluate import read_manifest
 from tests.test_engine import song
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,8 +113,19 @@ def test_a_run_looks_for_its_data_beside_its_configuration(env: Settings, tmp_pa
     assert str(tmp_path / "music.csv") in str(said.exception)
 
 
-def test_a_run_that_could_not_be_found_or_written_is_refused_before_the_work(env: Settings, tmp_path: Path) -> None:
+def test_what_a_disk_refuses_on_the_way_is_told_and_all_else_is_seen(tmp_path: Path) -> None:
+    for code, told in ((errno.ENOSPC, True), (errno.EROFS, True), (errno.ECONNREFUSED, False), (errno.ENOMEM, False)):
+        with pytest.raises(OSError if not told else StorageError), _told(tmp_path / "work"):
+            raise OSError(code, os.strerror(code))
+    with pytest.raises(StorageError), _told(tmp_path / "work"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_run_that_could_not_be_found_or_written_is_refused_before_the_work(
+    env: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "configs" / "embedded.toml").read_text(encoding="utf-8")
+    monkeypatch.setenv("ACOUSTIC_DEVICE", "cpu")
     run, file = tmp_path / "run.toml", tmp_path / "file"
     file.touch()
 
@@ -195,6 +210,10 @@ def test_evaluate_measures_and_refuses(env: Settings, tmp_path: Path) -> None:
     assert (repeated["n"], repeated["accuracy"]) == (30, pytest.approx(result["accuracy"]))
     low, high = repeated["accuracy_interval_95"]
     assert high - low > 0.7  # one group tells as much as one song, however often it is listed
+    (tmp_path / "m.csv").write_text("file,genre,group\n0.wav,Blues,a\n./0.wav,Blues,b\n1.wav,Jazz,c\n")
+    assert [row.group for row in read_manifest(tmp_path / "m.csv", None)] == ["a", "a", "c"]
+    (tmp_path / "m.csv").write_text("file,genre\n0.wav,hip hop\n./0.wav,Hip-Hop\n")
+    assert len(read_manifest(tmp_path / "m.csv", None)) == 2
     (tmp_path / "m.csv").write_text("file,genre\n0.wav,Blues\n./0.wav,Jazz\n")
     assert "'Jazz' here and 'Blues' in line 2" in str(
         runner.invoke(app, ["evaluate", str(tmp_path / "m.csv")]).exception

@@ -86,7 +86,7 @@ def test_a_card_from_before_segments_had_sets_is_shown_without_them(capsys: pyte
         del held["segments"][key]
     text = shown(dataclasses.replace(CARD, metrics={"held_out": held}), capsys)
     assert f"{held['set_coverage']:.2f} (" in text
-    assert "independent groups" not in text
+    assert "each track counts once" not in text
 
 
 @pytest.mark.parametrize("metrics", [{"held_out": {"n": 3}}, {"held_out": "fine"}, {"accuracy": 1.0}])

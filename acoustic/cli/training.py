@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,12 @@ from ..errors import AcousticError, SettingsError, StorageError
 from .arguments import settings_of
 
 app = typer.Typer()
+REFUSALS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENOTDIR", "EISDIR", "EEXIST")
+    if hasattr(errno, name)
+}
+"""what a disk says that is full or may not be written to"""
 
 
 @app.command()
@@ -97,9 +104,10 @@ def _told(*folders: Path) -> Iterator[None]:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BrokenPipeError:  # the reader of what is printed has gone
-        raise
     except (OSError, SafetensorError) as error:
+        of_torch = isinstance(error, SafetensorError) and "I/O error" in str(error)  # its only word for a full disk
+        if not of_torch and getattr(error, "errno", None) not in REFUSALS:
+            raise
         raise StorageError(
             f"training cannot write or read what it needs: {error}",
             "Look at the folders and the free space; then the same command goes on where it stopped.",

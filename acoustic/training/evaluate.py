@@ -17,6 +17,7 @@ from scipy.io import wavfile
 
 from ..engine import OptimizedAudioClassifier
 from ..errors import AudioError, ManifestError
+from ..library.genres import key
 from ..records import Analysis, Failure
 from ..settings import Settings
 from ..signal import audio
@@ -40,11 +41,12 @@ class Labelled:
 
 
 def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
-    """Rows of a CSV with the columns file and genre, and group where songs belong together (else a file by itself);
-    files are relative to the manifest or to the folder above it, as they are found. ManifestError names the line of a
+    """Rows of a CSV with the columns file and genre, and group where songs belong together (else a file by itself; one
+    that is listed again is of its first group); files are relative to the manifest or to the folder above it, as they
+    are found. ManifestError names the line of a
     missing column, a genre that is none of `labels` (None takes any), a missing file or one with two genres."""
     rows: list[Labelled] = []
-    said: dict[str, tuple[str, int]] = {}
+    said: dict[str, tuple[str, str, int]] = {}
     for line, cells in read_table(path):
         file, genre = cells.get("file"), cells.get("genre")
         if not file or not genre:
@@ -55,10 +57,13 @@ def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
         if found is None:
             raise ManifestError(f"{path}, line {line}: no file {file!r} beside the manifest or in the folder above it")
         same = os.path.realpath(found)
-        other, there = said.setdefault(same, (genre, line))
-        if other != genre:
-            raise ManifestError(f"{path}, line {line}: {file!r} is {genre!r} here and {other!r} in line {there}")
-        rows.append(Labelled(found, genre, cells.get("group") or same))
+        other, group, there = said.setdefault(same, (genre, cells.get("group") or same, line))
+        if key(other) != key(genre):
+            raise ManifestError(
+                f"{path}, line {line}: {file!r} is {genre!r} here and {other!r} in line {there}",
+                "Take one of them out.",
+            )
+        rows.append(Labelled(found, genre, group))
     if not rows:
         raise ManifestError(f"{path}: no rows", "The first line must be the header file,genre.")
     return rows

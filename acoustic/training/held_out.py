@@ -193,22 +193,31 @@ def _areas(known: Sequence[Answer]) -> dict[str, float]:
 def _not_music(answers: Sequence[Answer], tag_labels: Sequence[str]) -> dict[str, Any]:
     """How many tracks are flagged NOT_MUSIC: of music, of all others, and of each kind of others. The made kinds are
     each answered by a score that was fitted without that kind."""
-    flagged: dict[str, list[bool]] = {}
+    flagged: dict[str, list[tuple[bool, str]]] = {}
     for a in answers:
         score = music_score(a.track.votes.tag_logits, tag_labels, a.calibration)
         kind = "music" if a.track.is_music else a.track.source
-        flagged.setdefault(kind, []).append(score is not None and score < a.calibration.music_threshold)
+        is_flagged = score is not None and score < a.calibration.music_threshold
+        flagged.setdefault(kind, []).append((is_flagged, a.track.group))
     music = flagged.pop("music", [])
     others = [one for kind in flagged.values() for one in kind]
     return {
         "n_music": len(music),
         "n_other": len(others),
-        "music_flagged": float(np.mean(music)) if music else None,
-        "music_flagged_interval_95": list(metrics.wilson_interval(sum(music), len(music))),
-        "other_flagged": float(np.mean(others)) if others else None,
-        "other_flagged_interval_95": list(metrics.wilson_interval(sum(others), len(others))),
-        "by_kind": {kind: {"n": len(f), "flagged": float(np.mean(f))} for kind, f in sorted(flagged.items())},
+        "music_flagged": _share(music),
+        "music_flagged_interval_95": _interval(music),
+        "other_flagged": _share(others),
+        "other_flagged_interval_95": _interval(others),
+        "by_kind": {kind: {"n": len(f), "flagged": _share(f)} for kind, f in sorted(flagged.items())},
     }
+
+
+def _share(flags: Sequence[tuple[bool, str]]) -> float | None:
+    return float(np.mean([flag for flag, _ in flags])) if flags else None
+
+
+def _interval(flags: Sequence[tuple[bool, str]]) -> list[float]:
+    return list(metrics.grouped_interval(np.asarray([flag for flag, _ in flags]), [group for _, group in flags]))
 
 
 def _targets(known: Sequence[Answer]) -> np.ndarray:

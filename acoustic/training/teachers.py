@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +28,8 @@ from .config import TeacherSpec
 TOLERANCES = {"f32": 1e-4, "bf16": 0.03}
 """by precision, the largest error of a converted graph (root mean square, as a share of the answers' deviation) with
 which it is still the same teacher"""
+
+_WHAT = "docs/training.md tells what a teacher is."
 
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -60,25 +64,31 @@ def load_teacher(file: Path, arguments: tuple[str, ...] = ()) -> Plugged:
             f"no teacher at {file}", "A teacher is a Python file with a class `Teacher` and SAMPLE_RATE."
         )
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _a_persons_code(f"{file}: the teacher cannot be made"):
         spec.loader.exec_module(module)
         for name in ("Teacher", "SAMPLE_RATE"):
             if not hasattr(module, name):
-                raise SettingsError(f"{file}: a teacher needs {name}", "docs/training.md tells what a teacher is.")
+                raise SettingsError(f"{file}: a teacher needs {name}", _WHAT)
         teacher = module.Teacher(*arguments)
+        named = getattr(teacher, "tags", ())
+        names = tuple(str(name) for name in (named if len(named) or not hasattr(module, "labels") else module.labels()))
+        if not names:
+            raise SettingsError(f"{file}: its logits have no names", _WHAT)
+        return Plugged(teacher, int(module.SAMPLE_RATE), names, getattr(module, "N_FRAMES", None))
+
+
+@contextmanager
+def _a_persons_code(what: str) -> Iterator[None]:
+    """Whatever a plugged-in file raises, as a SettingsError that begins with `what` and names the line."""
+    try:
+        yield
     except SettingsError:
         raise
-    except Exception as error:  # a person's code may raise anything
-        raise SettingsError(
-            f"{file}: the teacher cannot be made: {type(error).__name__}: {error}",
-            "It runs in the environment of this program: install there what it imports.",
-        ) from error
-    if not hasattr(teacher, "tags") and not hasattr(module, "labels"):
-        raise SettingsError(
-            f"{file}: its logits have no names", "Give `Teacher` tags, or the file a function labels()."
-        )
-    names = tuple(getattr(teacher, "tags", None) or module.labels())
-    return Plugged(teacher, int(module.SAMPLE_RATE), names, getattr(module, "N_FRAMES", None))
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        hint = "Install what it imports beside this program." if isinstance(error, ImportError) else _WHAT
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        raise SettingsError(f"{what}: {type(error).__name__}: {error} ({place})", hint) from error
 
 
 def accelerate(plugged: Plugged, example: torch.Tensor, *, exact: bool = False) -> Callable[[np.ndarray], Answer]:
@@ -103,8 +113,9 @@ def accelerate(plugged: Plugged, example: torch.Tensor, *, exact: bool = False) 
             return waveform
         return teacher.mel(torch.from_numpy(waveform))[:, : plugged.n_frames].contiguous().numpy()
 
-    heard = inputs(example.numpy())
-    expected = eager(example.numpy())
+    with _a_persons_code(f"the teacher {type(teacher).__name__} cannot answer"):
+        heard = inputs(example.numpy())
+        expected = eager(example.numpy())
     _check(plugged, expected)
     hints = ("f32", "bf16") if not exact and has_bfloat16() else ("f32",)
     graphs = _openvino_graphs(teacher.network if split else teacher, torch.from_numpy(heard), hints)
@@ -126,9 +137,7 @@ def _check(plugged: Plugged, answer: Answer) -> None:
     elif not (np.isfinite(logits).all() and np.isfinite(embedding).all()):
         problem = "answers noise with what are no numbers"
     if problem:
-        raise SettingsError(
-            f"the teacher {type(plugged.teacher).__name__} {problem}", "docs/training.md says what it is."
-        )
+        raise SettingsError(f"the teacher {type(plugged.teacher).__name__} {problem}", _WHAT)
 
 
 def _error(found: Answer, expected: Answer) -> float:

@@ -155,8 +155,11 @@ def macro_f1(targets: np.ndarray, predictions: np.ndarray, n_classes: int) -> fl
 
 def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: float = 0.95) -> tuple[float, float]:
     """(low, high) for the mean of `values` (n,), from 0 to 1 and alike within `groups` (n,): Wilson's for the number
-    of independent ones that vary as much (Korn and Graubard's effective sample size, 1998, by the variance between
-    groups), which is n where each is a group of its own. Where all values are the same it is the number of groups."""
+    of independent ones that vary as much (Korn and Graubard's effective sample size, 1998), which is n where each is a
+    group of its own. The variance is that of leaving out each group in turn, so that a large one cannot hide behind a
+    mean that it makes itself. Where all values are the same it is the number of groups."""
+    from scipy.special import stdtrit  # not for who reads a verdict
+
     x = np.asarray(values, dtype=np.float64)
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     n, n_groups = len(x), int(group_of.max(initial=-1)) + 1
@@ -164,9 +167,12 @@ def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: floa
         return wilson_interval(float(x.mean()) * n_groups if n else 0.0, n_groups, confidence)
     mean = float(x.mean())
     sums = np.bincount(group_of, weights=x - mean)
-    variance = n_groups / (n_groups - 1) * float(np.square(sums).sum()) / n**2
+    without = sums / (n - np.bincount(group_of))
+    variance = (n_groups - 1) / n_groups * float(np.square(without).sum())
     alone = mean * (1 - mean) / (n - 1)
-    effective = n_groups if mean in (0.0, 1.0) else float(np.clip(n * alone / max(variance, 1e-12), 1, n))
+    # as many degrees of freedom as there are groups to tell the variance from
+    few = float(stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2
+    effective = float(np.clip(few * n * alone / max(variance, 1e-12), 1, n)) if np.ptp(x) > 1e-9 else n_groups
     return wilson_interval(mean * effective, effective, confidence)
 
 

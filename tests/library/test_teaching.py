@@ -158,6 +158,20 @@ def test_a_group_is_left_out_as_a_whole(world: World, background: Background) ->
     assert teach(alone, world.base, background).n_untested == 6
 
 
+def test_one_song_listed_often_is_one_song(world: World, background: Background) -> None:
+    """Of twelve groups, however many songs are in them, no conformal quantile is made, and intervals stay wide."""
+    songs = [song for i in range(12) for song in [world.songs({i % 3: 1}, first=700 + i)[0]] * 10]
+    often = [dataclasses.replace(song, group=str(i // 10)) for i, song in enumerate(songs)]
+    lesson = teach(often, world.base, background)
+    assert lesson.personal is not None
+    assert lesson.personal.calibration.conformal_quantile == world.base.calibration.conformal_quantile
+    alone = teach(songs[::10], world.base, background)
+    assert lesson.comparison is not None
+    assert alone.comparison is not None
+    assert (lesson.comparison.n, alone.comparison.n) == (120, 12)
+    assert lesson.comparison.intervals["before"] == pytest.approx(alone.comparison.intervals["before"])
+
+
 def test_enough_songs_bring_their_own_conformal_quantile(world: World, background: Background) -> None:
     few = teach(world.songs(dict.fromkeys(range(4), 10)), world.base, background).personal
     many = teach(world.songs(dict.fromkeys(range(4), CONFORMAL_MIN // 4 + 1)), world.base, background).personal

@@ -80,6 +80,12 @@ def test_a_teacher_is_plugged_in_by_path(teacher_file: Path) -> None:
         ("SAMPLE_RATE = 8000\nclass Teacher: pass", "no names"),
         ("import no_such_module", "cannot be made: ModuleNotFoundError"),
         ("def broken(", "cannot be made: SyntaxError"),
+        ("SAMPLE_RATE = 'x'\nclass Teacher: tags = ('a',)", r"cannot be made: ValueError.*\(teachers.py"),
+        ("SAMPLE_RATE = 8000\nclass Teacher: tags = ()", "no names"),
+        (
+            "SAMPLE_RATE = 8000\nclass Teacher: pass\ndef labels(): return 1 / 0",
+            r"ZeroDivisionError.*teacher.py, line 3",
+        ),
         ("SAMPLE_RATE = 8000\nclass Teacher:\n def __init__(self, needed): pass", "cannot be made: TypeError"),
     ],
 )
@@ -87,6 +93,12 @@ def test_a_file_that_is_no_teacher_is_refused(tmp_path: Path, source: str, what:
     (tmp_path / "teacher.py").write_text(source)
     with pytest.raises(SettingsError, match=what):
         load_teacher(tmp_path / "teacher.py")
+
+
+def test_a_teacher_that_cannot_answer_is_refused() -> None:
+    for broken in (object(), lambda x: x, lambda x: (torch.zeros(2, 2, requires_grad=True) * 1, 3)):
+        with pytest.raises(SettingsError, match="cannot answer"):
+            accelerate(teachers.Plugged(broken, 8_000, ("a", "b"), None), torch.zeros(3, 100))
 
 
 @pytest.mark.parametrize(

@@ -263,12 +263,24 @@ def test_an_interval_of_groups_is_as_wide_as_their_number_makes_it() -> None:
     assert few == pytest.approx(wilson_interval(int(strangers.sum()), 1_200), abs=0.01)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("value", [0.0, 0.75, 1.0])
 def test_where_all_are_right_the_groups_are_counted(value: float) -> None:
     found = grouped_interval(np.full(30, value), [str(i // 10) for i in range(30)])
-    assert found == wilson_interval(3 * value, 3)
+    assert found == pytest.approx(wilson_interval(3 * value, 3))
     assert grouped_interval(np.full(5, value), ["a"] * 5) == wilson_interval(value, 1)
     assert grouped_interval(np.zeros(0), []) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [(6.0, 4.0), (1.2, 0.8), (2.7, 0.3)])
+@pytest.mark.parametrize("sizes", [[37, 2, *[1] * 18], [10] * 4, [20, 5, 5]])
+def test_few_groups_and_one_that_dominates_do_not_make_it_narrow(sizes: list[int], a: float, b: float) -> None:
+    rng, held, n_draws = np.random.default_rng(2), 0, 300
+    names = [str(i) for i, n in enumerate(sizes) for _ in range(n)]
+    for _ in range(n_draws):
+        p = np.repeat(rng.beta(a, b, len(sizes)), sizes)
+        low, high = grouped_interval(rng.random(len(p)) < p, names)
+        held += low <= a / (a + b) <= high
+    assert held / n_draws >= 0.88
 
 
 def test_an_interval_of_groups_holds_the_truth_as_often_as_it_says() -> None:
