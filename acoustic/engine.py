@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from . import decoding
-from .cache import Cache, make_key
+from .cache import Cache
 from .contents import Contents
+from .derived import Derived
 from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError
 from .heard import Heard, entry_of
 from .lane import InferenceLane
@@ -41,14 +42,12 @@ from .records import (
     Personal,
 )
 from .settings import Settings, available_cores
-from .signal import audio, descriptors
+from .signal import descriptors
 from .signal.mel import log_mel, normalize
 from .traffic import Traffic
 from .verdict.decision import decide
 from .verdict.tags import mean_tags, vocal_presence
 
-CACHE_VERSION = 1
-"""raised when a stage's numbers change, so that older entries are not found any more"""
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[int, str], None]
 
@@ -83,22 +82,22 @@ class OptimizedAudioClassifier:
         registry = Registry(model_folders(self.settings))
         source, self.card = registry.source(wanted or self.settings.model or EMBEDDED_MODEL)
         self.segment_spec = self.settings.segments_of(self.card.segments)
-        self._precision = self.settings.precision if use_fp16 else "float32"
+        precision = self.settings.precision if use_fp16 else "float32"
         here: dict[str, Any] = {
             "device": device or self.settings.device,
             "n_threads": n_threads or (self.settings.n_threads() if self.settings.torch_threads else None),
             "n_segments": min(self.batch_size, self.segment_spec.n_segments),
             "folder": self.settings.cache_folder() / "backends",
         }
-        self.backend = backends.create(source, backend=self.settings.backend, precision=self._precision, **here)
-        by_name = (self.settings.backend, self._precision) != ("auto", "auto")
+        self.backend = backends.create(source, backend=self.settings.backend, precision=precision, **here)
+        by_name = (self.settings.backend, precision) != ("auto", "auto")
         self.chosen_before = backends.chosen_before(source, **here) if by_name else {}
         """what was chosen by measurement here, where a backend was asked for by name (see `backends.chosen_before`)"""
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
         self._contents = Contents(self.cache, self.settings.max_file_mb)
-        self._versions = tuple(sorted(audio.decoders().items()))
+        self._derived = Derived(self.cache, self.card, self.segment_spec, self.settings, precision)
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
         # for a file that is alone: its later half is read here, and it is kept here behind its answer
@@ -165,7 +164,7 @@ class OptimizedAudioClassifier:
             trace.add_all(prepared.meta.get("timings_ms", {}))  # what was measured where it was heard
             votes = self._vote(prepared, _nobody)
             if digest is not None:
-                self._keep(self._votes_key(digest), votes)
+                self._derived.keep(digest, votes=votes)
                 with suppress(AudioError):  # it was moved meanwhile
                     self._contents.remember_looks(name)
             return self._finish(name, digest, Heard.of(votes, cached=False), trace, False)
@@ -340,30 +339,19 @@ class OptimizedAudioClassifier:
                 mels = None if digested or self._contents.looks_known(path) else self._decoded_alone(path, on_stage)
                 if mels is not None and self._beside is not None:
                     votes = self._vote(mels, on_stage)
-                    self._contents.keep_behind(self._beside, path, identity, partial(self._keep_all, mels, votes))
+                    keep = partial(self._derived.keep, votes=votes, mels=mels)
+                    self._contents.keep_behind(self._beside, path, identity, keep)
                     return None, Heard.of(votes, cached=False)
                 digest = self._contents.digest(path, identity)
-            with span("cache"):
-                votes_key = self._votes_key(digest)
-                kept = self.cache.get(votes_key) if self.cache and votes_key else None
-            if kept is not None:
+            if (kept := self._derived.votes(digest)) is not None:
                 return digest, Heard.of(kept, cached=True)
             votes = self._vote(self._mels(path, digest, on_stage), on_stage)
-            self._keep(votes_key, votes)
+            self._derived.keep(digest, votes=votes)
             return digest, Heard.of(votes, cached=False)
         except RuntimeError as error:
             if self._closing.is_set():  # its threads take nothing on any more
                 raise _stopped() from error
             raise
-
-    def _keep_all(self, mels: CacheEntry, votes: CacheEntry, digest: str) -> None:
-        self._keep(self._key("mels", digest), mels)
-        self._keep(self._votes_key(digest), votes)
-
-    def _keep(self, key: str | None, entry: CacheEntry) -> None:
-        with span("cache"):
-            if self.cache is not None and key is not None:
-                self.cache.put(key, entry)
 
     def _vote(self, mels: CacheEntry, on_stage: Callable[[str], None]) -> CacheEntry:
         """The network's votes on a file's mels, through the lane, with all that must be kept beside them."""
@@ -403,11 +391,8 @@ class OptimizedAudioClassifier:
             with self._decoding() as beside:
                 return self._decoded(path, on_stage, beside)
 
-        key = self._key("mels", digest)
-        if self.cache is None or key is None:
-            return compute()
         with rest("cache"):
-            return self.cache.get_or_compute(key, compute)[0]
+            return self._derived.get_or_compute("mels", digest, compute)
 
     @contextmanager
     def _decoding(self) -> Iterator[ThreadPoolExecutor | None]:
@@ -429,27 +414,8 @@ class OptimizedAudioClassifier:
                 raise AudioError(heard.described["problem"])
             return dataclasses.replace(Descriptors(**heard.described), vocal_presence=voice)
         with span("descriptors"):
-            key = self._key("descriptors", digest)
-            if self.cache is None or key is None:
-                entry = compute()
-            else:
-                entry, _ = self.cache.get_or_compute(key, compute)
+            entry = self._derived.get_or_compute("descriptors", digest, compute)
         return dataclasses.replace(Descriptors(**entry.meta), vocal_presence=voice)
-
-    def _votes_key(self, digest: str | None) -> str | None:
-        # what was asked for: the backends that "auto" chooses among give the same answers
-        return self._key("votes", digest, self.card.weights_digest, self._precision)
-
-    def _key(self, kind: str, digest: str | None, *more: str) -> str | None:
-        """Cache key of a derived value: content, specs and switches that change it, and `more`; None without a
-        digest.
-        """
-        if digest is None:
-            return None
-        s = self.settings
-        bounds = (s.min_sample_rate_hz, s.max_sample_rate_hz, s.max_channels, s.min_duration_s, s.max_duration_s)
-        how = (self.card.mel, self.segment_spec, s.denoise, s.compress, s.whole_file_s)
-        return make_key(CACHE_VERSION, kind, digest, *how, *bounds, *self._versions, *more)
 
 
 def _stopped() -> StoppedError:

@@ -30,6 +30,11 @@ and a `.hint` that says what to do next. Foreign errors are translated where the
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""numbers of the OSError of a disk, a quota or a file that takes no more"""
+
 
 class AcousticError(Exception):
     """Base of all errors raised on purpose. `code` is the class's; `hint` is one sentence for the person."""

@@ -16,12 +16,13 @@ PACKAGE = ROOT / "acoustic"
 
 GROUND = {"errors", "records", "kept", "settings"}
 FLOOR_1 = {"signal", "network", "verdict", "cache", "profiler", "lane", "workers"}
-ENGINE = GROUND | FLOOR_1 | {"decoding", "contents", "heard", "traffic"}
+ENGINE = GROUND | FLOOR_1 | {"decoding", "contents", "derived", "heard", "traffic"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **{room: GROUND | {room} for room in FLOOR_1},
     "library": GROUND | {"verdict", "library"},
     "decoding": GROUND | {"signal"},
+    "derived": GROUND | {"signal", "cache", "profiler", "network"},
     "heard": GROUND,
     "traffic": GROUND,
     "contents": GROUND | {"signal", "cache", "profiler"},

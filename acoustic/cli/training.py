@@ -11,14 +11,13 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from ..errors import AcousticError, SettingsError, StorageError
+from ..errors import DISK_FULL, AcousticError, SettingsError, StorageError
 from .arguments import settings_of
 
 app = typer.Typer()
 REFUSALS = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENOTDIR", "EISDIR", "EEXIST")
-    if hasattr(errno, name)
+    *DISK_FULL,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 }
 """what a disk says that is full or may not be written to"""
 

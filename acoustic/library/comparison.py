@@ -45,28 +45,33 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: shares of right answers with their intervals."""
-        counts = {name: getattr(self, name) for name in self.intervals}
         return {
             "n": self.n,
             "n_fixed": self.n_fixed,
             "n_broken": self.n_broken,
-            **{
-                f"accuracy_{name}": {"value": right / self.n, "interval_95": list(self.intervals[name])}
-                for name, right in counts.items()
-            },
+            "accuracy_before": share(self.before, self.n, self.intervals["before"]),
+            "accuracy_after": share(self.after, self.n, self.intervals["after"]),
+            "accuracy_among_before": share(self.among_before, self.n, self.intervals["among_before"]),
+            "accuracy_among_after": share(self.among_after, self.n, self.intervals["among_after"]),
             "nll_before": self.nll_before,
             "nll_after": self.nll_after,
             "genres": [{"genre": g.genre, "n": g.n, "before": g.before, "after": g.after} for g in self.by_genre],
         }
 
 
-def share(right: int, n: int) -> dict[str, Any]:
-    """{"value": right / n, "interval_95": [low, high]}; a share of nothing is None."""
-    return {"value": right / n if n else None, "interval_95": list(metrics.wilson_interval(right, n))}
+def share(right: int, n: int, interval: tuple[float, float] | None = None) -> dict[str, Any]:
+    """{"value": right / n, "interval_95": [low, high]}, by default that of n independent ones; a share of nothing is
+    None."""
+    low_high = metrics.wilson_interval(right, n) if interval is None else interval
+    return {"value": right / n if n else None, "interval_95": list(low_high)}
 
 
 def compare(
-    labels: Sequence[str], genres: np.ndarray, groups: Sequence[str], before: np.ndarray, after: np.ndarray
+    labels: Sequence[str],
+    genres: np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
 ) -> Comparison:
     """`labels` (C') name the columns of `after` (n, C'), their first C those of `before` (n, C); `genres` (n,) are
     indices of labels, `groups` (n,) what belongs together; n is at least 1."""

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..errors import AcousticError, TagError
+from ..errors import DISK_FULL, AcousticError, TagError
 from ..kept import shown_path
 from .patch import apply_patch, make_patch
 from .tags import clean_genres, other_tags, read_tags, write_genres
@@ -178,7 +178,7 @@ def _refusal(path: bytes, error: OSError) -> TagError:
     name = shown(path)
     if isinstance(error, FileNotFoundError):
         return TagError(f"{name} is not there", "Scan the folder again.")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return TagError(
             f"{name}: no room on its disk for a copy", "Make room and write again; the file was left as it was."
         )

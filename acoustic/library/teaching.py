@@ -271,5 +271,4 @@ def _compare(material: Material, trial: _Trial, base: Base, labels: Sequence[str
     known = material.prior_segment[:, : len(base.labels)]
     before = track_answers(known, material.song, plain(base.calibration, 1.0, None))
     tested = trial.tested
-    groups = [str(group) for group in material.group[tested]]
-    return compare(labels, material.genre[tested], groups, before[tested], trial.after[tested])
+    return compare(labels, material.genre[tested], material.group[tested], before[tested], trial.after[tested])

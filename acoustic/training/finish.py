@@ -25,6 +25,7 @@ def finish(config: TrainConfig, prepared: Prepared, student: Student, folder: Pa
     """Fit the calibration on the held-out part and write `folder`; returns the card, and the answers on labelled
     held-out tracks."""
     unstandardize_tags(student, prepared)
+    student.network.half().float()  # what is calibrated and measured is what ships: weights are kept in half precision
     backend = EagerBackend(student.network, "cpu")
     tracks = held_out_votes(prepared.dataset.store, prepared.rows, prepared.held, config, backend)
     answers = cross_fitted(tracks, config.tags, config)

@@ -153,7 +153,9 @@ def macro_f1(targets: np.ndarray, predictions: np.ndarray, n_classes: int) -> fl
     return float(np.nanmean(f1_scores(targets, predictions, n_classes)))
 
 
-def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: float = 0.95) -> tuple[float, float]:
+def grouped_interval(
+    values: np.ndarray, groups: Sequence[str] | np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
     """(low, high) for the mean of `values` (n,), from 0 to 1 and alike within `groups` (n,): Wilson's for the number
     of independent ones that vary as much (Korn and Graubard's effective sample size, 1998), which is n where each is a
     group of its own. The variance is that of leaving out each group in turn, so that a large one cannot hide behind a
@@ -171,7 +173,7 @@ def grouped_interval(values: np.ndarray, groups: Sequence[str], confidence: floa
     variance = (n_groups - 1) / n_groups * float(np.square(without).sum())
     alone = mean * (1 - mean) / (n - 1)
     # as many degrees of freedom as there are groups to tell the variance from
-    few = float(stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2
+    few = float(np.divide(*stdtrit([n - 1, n_groups - 1], 0.5 + confidence / 2.0))) ** 2
     effective = float(np.clip(few * n * alone / max(variance, 1e-12), 1, n)) if np.ptp(x) > 1e-9 else n_groups
     return wilson_interval(mean * effective, effective, confidence)
 

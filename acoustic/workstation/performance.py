@@ -5,7 +5,6 @@ The engine measures every song as it is. What the machine does is read only whil
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import uuid
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import StorageError
+from ..errors import DISK_FULL, StorageError
 from ..profiler import Percentiles, Profiler, Run, Sample, Sampler, TraceWriter, to_chrome_trace, to_csv
 from ..settings import available_cores
 from . import bottleneck
@@ -210,7 +209,7 @@ def _written_to(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in DISK_FULL
         raise StorageError(
             f"the trace cannot be written to {target}: {error.strerror or error}",
             "Make room there, or name a file on another disk." if full else "Name a file in a folder of yours.",

@@ -48,10 +48,15 @@ def model(tmp_path: Path) -> tuple[Path, MelViT]:
     """A model folder with labels and tags that only partly are the configuration's, and what it holds."""
     torch.manual_seed(5)
     network = MelViT(dataclasses.replace(SHAPE, n_classes=2, n_tags=3, n_embedding=6))
+    return saved(tmp_path, network, ("High", "Forró"), ("Speech", "Guitar", "Bell")), network
+
+
+def saved(folder: Path, network: MelViT, labels: tuple[str, ...], tags: tuple[str, ...]) -> Path:
+    """The folder of a model that one teacher taught."""
     card = ModelCard(
         name="older",
-        labels=("High", "Forró"),
-        tag_labels=("Speech", "Guitar", "Bell"),
+        labels=labels,
+        tag_labels=tags,
         architecture=network.architecture,
         mel=MEL,
         segments=SegmentSpec(),
@@ -63,8 +68,8 @@ def model(tmp_path: Path) -> tuple[Path, MelViT]:
         created="2026-01-01",
         weights={},
     )
-    save_model(tmp_path / "older", network, card)
-    return tmp_path / "older", network
+    save_model(folder / "older", network, card)
+    return folder / "older"
 
 
 def test_what_means_the_same_is_taken_over(model: tuple[Path, MelViT]) -> None:
@@ -93,24 +98,9 @@ def test_other_teachers_begin_a_new_embedding(model: tuple[Path, MelViT]) -> Non
 @pytest.mark.parametrize(("theirs", "mine"), [(0, 16), (16, 0), (16, 16)])
 def test_a_genre_head_of_another_shape_begins_anew(tmp_path: Path, theirs: int, mine: int) -> None:
     network = MelViT(dataclasses.replace(SHAPE, n_tags=2, n_embedding=6, head_hidden=theirs))
-    card = ModelCard(
-        name="older",
-        labels=config().labels,
-        tag_labels=config().tags,
-        architecture=network.architecture,
-        mel=MEL,
-        segments=SegmentSpec(),
-        calibration=Calibration(),
-        training={},
-        metrics={},
-        licence="Apache-2.0",
-        description="",
-        created="2026-01-01",
-        weights={},
-    )
-    save_model(tmp_path / "older", network, card)
+    folder = saved(tmp_path, network, config().labels, config().tags)
     shape = dataclasses.replace(SHAPE, head_hidden=mine)
-    started = new_student(prepared(), config(start_from=str(tmp_path / "older"), architecture=shape)).network
+    started = new_student(prepared(), config(start_from=str(folder), architecture=shape)).network
     fresh = new_student(prepared(), config(architecture=shape)).network
     expected = network if theirs == mine else fresh
     for a, b in zip(started.genre.parameters(), expected.genre.parameters(), strict=True):
