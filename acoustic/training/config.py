@@ -151,6 +151,9 @@ class TrainConfig:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     blends: BlendSpec = field(default_factory=BlendSpec)
     tags: tuple[str, ...] = ()
+    genre_tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """for a label the teachers' tags that speak for it before any labelled file does; what a base says of labels that
+    the file over it does not have is left out"""
     seed: int = 0
     """of the split, the first weights and everything that is drawn"""
     draws: int = 0
@@ -270,6 +273,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
             yield f"teacher {teacher.name!r}: window_s and hop_s must be above 0"
     if config.tags and not config.teachers:
         yield "`tags` are named, but there is no teacher to learn them from"
+    for genre in sorted(set(config.genre_tags) - set(config.labels)):
+        yield f"genre_tags: {genre!r} is not one of the labels"
     for kind, names in (("source", [s.name for s in config.sources]), ("teacher", [t.name for t in config.teachers])):
         if len(set(names)) != len(names):
             yield f"each {kind} needs a name of its own"
@@ -288,6 +293,9 @@ def _with_base(path: Path) -> dict[str, Any]:
     below = read_toml(path.parent / name)
     if "base" in below:
         raise SettingsError(f"{path}: base: {name} has a base itself", "One level of base is enough for a person.")
+    named, labels = below.get("genre_tags"), raw.get("labels")
+    if isinstance(named, dict) and isinstance(labels, list):  # what the base says of labels that this file has not
+        below["genre_tags"] = {genre: tags for genre, tags in named.items() if genre in labels}
     tables = {key: {**below[key], **raw[key]} for key in raw if isinstance(raw[key], dict) and key in below}
     return {**below, **raw, **tables}
 
@@ -374,6 +382,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise SettingsError(f"{where}: {len(kinds)} values are needed, not {len(value)}")
         return tuple(_value(one, item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is Literal and value in arguments:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -18,7 +18,7 @@ from ..signal.mel import log_mel, normalize
 from . import augment_mel
 from .augment import Augmenter
 from .config import TrainConfig
-from .labels import TeacherSpace, features_of, index_of, mix
+from .labels import Layout, TeacherSpace, features_of, index_of, mix
 from .manifest import Row
 from .targets import TeacherAnswers, WaveformStore
 from .teachers import Answer, Listener
@@ -113,6 +113,12 @@ class CropDataset:
         return [Listener(answer.spec, self.data, self.n_crop, self.store.sample_rate) for answer in self.answers]
 
     # --- targets ---
+
+    @property
+    def layout(self) -> Layout:
+        """Of `features`. SettingsError where the configuration names a tag for a genre that no teacher knows."""
+        teachers = [(answer.tags, answer.embedding.shape[1]) for answer in self.answers]
+        return Layout.of(self.config.labels, self.config.genre_tags, teachers)
 
     def features(self, track: int, start_s: float) -> np.ndarray:
         """What the teachers said of a crop's clean windows, as one vector (F,)."""

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from .config import TrainConfig
 from .prepare import Prepared, Report
+from .regression import fit_change
 from .student import Student
 
 CROPS = 4
 """clean crops a track, fewer where it is short"""
 CROP_EVERY_S = 5.0
-MAX_STEPS = 200
 
 
 def refit_head(config: TrainConfig, prepared: Prepared, student: Student, report: Report) -> bool:
@@ -31,38 +30,11 @@ def refit_head(config: TrainConfig, prepared: Prepared, student: Student, report
         return False
     features, targets, weights = _material(config, prepared, student, report)
     with torch.no_grad():
-        change = fit_change(features, head(features), targets, weights, config.head_ridge)
+        x, logits, wanted, counts = (t.double().numpy() for t in (features, head(features), targets, weights))
+        change = torch.from_numpy(fit_change(x, logits, wanted, counts, config.head_ridge).astype(np.float32))
         head.weight.add_(change[:-1].T)
         head.bias.add_(change[-1])
     return True
-
-
-def fit_change(features: Tensor, logits: Tensor, targets: Tensor, weights: Tensor, ridge: float) -> Tensor:
-    """What to add to a linear head, (D + 1, C) with the bias last, so that its soft cross-entropy over features (N, D)
-    with their present `logits` (N, C), `targets` (N, C) and `weights` (N,) is least.
-
-    The ridge is on standardised features, so that it means the same whatever their scale; the bias is free.
-    """
-    x = features.double().numpy()
-    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
-    design = np.column_stack([(x - mean) / deviation, np.ones(len(x))])
-    offset, wanted = logits.double().numpy(), targets.double().numpy()
-    share = weights.double().numpy() / float(weights.sum())
-    shape = (design.shape[1], wanted.shape[1])
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        change = flat.reshape(shape)
-        scores = offset + design @ change
-        scores -= scores.max(axis=1, keepdims=True)
-        log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        gradient = design.T @ ((np.exp(log_p) - wanted) * share[:, None])
-        gradient[:-1] += 2 * ridge * change[:-1]
-        return float(-(share * (wanted * log_p).sum(axis=1)).sum() + ridge * (change[:-1] ** 2).sum()), gradient.ravel()
-
-    found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MAX_STEPS})
-    change = found.x.reshape(shape)
-    plain = np.vstack([change[:-1] / deviation[:, None], change[-1:] - (mean / deviation) @ change[:-1]])
-    return torch.from_numpy(plain.astype(np.float32))
 
 
 @torch.inference_mode()

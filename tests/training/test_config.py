@@ -50,6 +50,17 @@ def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
     assert (config.augment.mixup_p, config.augment.noise_p) == (0.9, 0.5)
 
 
+def test_what_a_base_says_of_other_labels_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text(TINY + '[genre_tags]\nLow = ["Bass"]\nHigh = ["Treble"]\n')
+    (tmp_path / "above.toml").write_text(
+        'base = "below.toml"\nlabels = ["High", "New"]\n[genre_tags]\nNew = ["Song"]\n'
+    )
+    assert TrainConfig.read(tmp_path / "above.toml").genre_tags == {"High": ("Treble",), "New": ("Song",)}
+    (tmp_path / "above.toml").write_text('base = "below.toml"\n[genre_tags]\nNew = ["Song"]\n')
+    with pytest.raises(SettingsError, match="genre_tags: 'New' is not one of the labels"):
+        TrainConfig.read(tmp_path / "above.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -79,6 +90,9 @@ def test_a_configuration_lies_over_its_base(tmp_path: Path) -> None:
                 ("learning_rate = nan", "learning_rate: nan is no finite number"),
                 ("[mel]\nsample_rate = 4000\nfmax_hz = 2000.0", "mel.sample_rate = 4000 Hz must be 8000 or more"),
                 ("[mel]\nn_fft = 1025", "n_fft 1025 is no even number"),
+                ('[genre_tags]\nPolka = ["Polka"]', "genre_tags: 'Polka' is not one of the labels"),
+                ("[genre_tags]\nLow = [1]", r"genre_tags.Low\[0\]: 1 is not str"),
+                ('[genre_tags]\nLow = "low"', "genre_tags.Low: 'low' is not"),
                 ("[mel]\nmean_db = inf", "mean_db: inf is no finite number"),
             )
         ),

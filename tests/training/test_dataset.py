@@ -78,7 +78,7 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     answers = [ask_teacher(spec, store, data, work, silent) for spec in CONFIG.teachers]
     plain = CropDataset(CONFIG, rows, store, answers)
     features = np.stack([plain.features(t, 0.0) for t in range(8)])
-    return rows, store, answers, fit_teacher_space(features, np.arange(8) % 2, np.ones(8), 2)
+    return rows, store, answers, fit_teacher_space(features, np.arange(8) % 2, np.ones(8), plain.layout)
 
 
 def silent(name: str, done: int, n: int) -> None:

@@ -89,6 +89,8 @@ def test_a_file_that_cannot_be_decoded_is_named_with_its_row(data: Path, tmp_pat
 def test_a_tag_that_no_teacher_knows_is_refused(data: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(SettingsError, match="no teacher knows 'Kazoo'"):
         prepare(dataclasses.replace(CONFIG, tags=("Music", "Kazoo")), data, tmp_path, silent)
+    with pytest.raises(SettingsError, match="genre_tags: Low: no teacher knows 'Kazoo'"):
+        prepare(dataclasses.replace(CONFIG, genre_tags={"Low": ("Kazoo",)}), data, tmp_path, silent)
 
 
 def test_a_corrected_label_is_another_run(data: Path, tmp_path: Path) -> None:  # noqa: F811

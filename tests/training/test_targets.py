@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from acoustic.errors import ManifestError
 from acoustic.training import targets
 from acoustic.training.config import TeacherSpec
-from acoustic.training.labels import features_of, fit_teacher_space, mix
 from acoustic.training.targets import TeacherAnswers, WaveformStore, ask_teacher, keep_waveforms
 from acoustic.training.teachers import Plugged
 
@@ -59,29 +58,6 @@ def test_weights_are_a_share_of_one(start_s: float, length_s: float) -> None:
     _, weight = answers(3.0, 3.0, 20).weights(0, start_s, length_s)
     assert weight.sum() == pytest.approx(1.0)
     assert (weight >= 0).all()
-
-
-def test_features_are_embeddings_and_logits_teacher_by_teacher() -> None:
-    first, second = (np.asarray([1.0]), np.asarray([2.0, 3.0])), (np.asarray([4.0, 5.0]), np.asarray([6.0]))
-    assert features_of([first, second]).tolist() == [2, 3, 1, 6, 4, 5]
-
-
-def test_teacher_space_separates_what_can_be_separated() -> None:
-    rng = np.random.default_rng(0)
-    genres = np.repeat([0, 1, 2], 30)
-    features = rng.normal(0, 0.3, (90, 5))
-    features[np.arange(90), genres] += 3
-    space = fit_teacher_space(features, genres, np.ones(90), 3, regularisation=1.0)
-    p = space.probabilities(features)
-    assert p.sum(1) == pytest.approx(np.ones(90))
-    assert (p.argmax(1) == genres).mean() > 0.95
-
-
-def test_a_label_is_mixed_by_its_weight() -> None:
-    soft = np.asarray([0.5, 0.3, 0.2])
-    assert mix(soft, 2, 0.5) == pytest.approx([0.25, 0.15, 0.6])
-    assert mix(soft, None, 0.5) is soft
-    assert mix(soft, 1, 0.0) is soft
 
 
 # --- asking, with a kill in between ---
