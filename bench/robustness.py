@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 import tempfile
 import time
@@ -25,7 +24,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -39,7 +37,7 @@ from acoustic.signal import audio
 from acoustic.training.config import TrainConfig
 from acoustic.training.evaluate import read_manifest
 from acoustic.training.manifest import Row, read_rows, split
-from acoustic.verdict.metrics import grouped_interval
+from acoustic.verdict.metrics import grouped_interval, grouped_margin
 
 from .conditions import CLEAN, CONDITIONS, SNIPPET_S, Company, Condition, small_room
 
@@ -98,15 +96,12 @@ def paired_difference(before: np.ndarray, after: np.ndarray, groups: Sequence[st
     """(difference, low, high) of two shares of the same songs, after - before, with its 95 % interval.
 
     Bonett and Price's interval (2012): one song won and one lost are added, so that no interval has length 0. Songs of
-    one group count together (the sandwich estimate of the variance; with a group a song it is exactly theirs).
+    one group count together; with a group a song it is theirs, but for n + 1 in the place of n + 2.
     """
     gained = np.asarray(after, np.float64) - np.asarray(before, np.float64)
-    n = len(gained)
-    centre = gained.sum() / (n + 2)
-    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.bincount(group_of, weights=gained - centre)
-    variance = (np.square(sums).sum() + (1 - centre) ** 2 + (1 + centre) ** 2) / (n + 2) ** 2
-    half = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
+    added = np.append(gained, [1.0, -1.0])
+    half = grouped_margin(added, [*groups, "\0won", "\0lost"])
+    centre = float(added.mean())
     return float(gained.mean()), max(-1.0, centre - half), min(1.0, centre + half)
 
 

@@ -20,6 +20,7 @@ from sklearn.model_selection import GroupKFold
 from acoustic.training.config import TrainConfig
 from acoustic.training.labels import RIDGE, Layout, fit_teacher_space, index_of
 from acoustic.training.prepare import prepare
+from acoustic.verdict.metrics import grouped_margin
 
 FOLDS, REPEATS = 5, 3
 RIDGES = (RIDGE / 3, RIDGE, RIDGE * 3)
@@ -59,13 +60,6 @@ def measures(p: np.ndarray, genres: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def half_width(difference: np.ndarray, groups: np.ndarray) -> float:
-    """Of the 95 % interval of the mean of (n,), whose groups are drawn whole."""
-    names, of = np.unique(groups, return_inverse=True)
-    total = np.bincount(of, weights=difference - difference.mean())
-    return float(1.96 * np.sqrt(len(names) / (len(names) - 1) * np.square(total).sum()) / len(difference))
-
-
 def compare(rows: dict[str, np.ndarray], genres: np.ndarray, groups: np.ndarray, part: np.ndarray) -> None:
     """Print a line for each of `rows` (R, n, C), about the tracks of `part`, against the first."""
     found = {name: measures(p[:, part], genres[part]) for name, p in rows.items()}
@@ -74,7 +68,7 @@ def compare(rows: dict[str, np.ndarray], genres: np.ndarray, groups: np.ndarray,
         told = []
         for what in ("accuracy", "top-2", "NLL"):
             change = of[what] - first[what]
-            told.append(f"{of[what].mean():.3f} ({change.mean():+.3f} +- {half_width(change, groups[part]):.3f})")
+            told.append(f"{of[what].mean():.3f} ({change.mean():+.3f} +- {grouped_margin(change, groups[part]):.3f})")
         print(f"{name:34s} {'   '.join(told)}")
 
 

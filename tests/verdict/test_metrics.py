@@ -17,6 +17,7 @@ from acoustic.verdict.metrics import (
     expected_calibration_error,
     f1_scores,
     grouped_interval,
+    grouped_margin,
     macro_f1,
     nll,
     reliability,
@@ -280,6 +281,22 @@ def test_few_groups_and_one_that_dominates_do_not_make_it_narrow(sizes: list[int
         p = np.repeat(rng.beta(a, b, len(sizes)), sizes)
         low, high = grouped_interval(rng.random(len(p)) < p, names)
         held += low <= a / (a + b) <= high
+    assert held / n_draws >= 0.88
+
+
+def test_a_margin_is_the_normal_one_where_each_is_a_group_and_counts_groups_else() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, 200)
+    alone = grouped_margin(values, [str(i) for i in range(200)])
+    assert alone == pytest.approx(1.959964 * values.std(ddof=1) / np.sqrt(200))
+    assert grouped_margin(np.repeat(values, 4), np.repeat(np.arange(200), 4)) == pytest.approx(alone, rel=0.01)
+
+
+def test_a_margin_of_few_groups_holds_the_truth() -> None:
+    rng, held, n_draws = np.random.default_rng(3), 0, 400
+    sizes = [8, 5, 3, *[1] * 6]
+    for _ in range(n_draws):
+        values = np.repeat(rng.normal(1.0, 1.0, len(sizes)), sizes) + rng.normal(0, 0.3, sum(sizes))
+        held += abs(values.mean() - 1.0) <= grouped_margin(values, np.repeat(np.arange(len(sizes)), sizes))
     assert held / n_draws >= 0.88
 
 
