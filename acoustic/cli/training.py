@@ -43,6 +43,7 @@ def train(
     from ..training.precision import choose
     from ..training.prepare import prepare
     from ..training.report import write_report
+    from ..training.student import average_with_start
     from ..training.train import fit, use_threads
 
     data = data or config.parent
@@ -72,6 +73,7 @@ def train(
         say(f"{len(prepared.train)} files to train on, {len(prepared.held)} held out")
         student = fit(run, prepared, work, progress, say, device=group.device, processes=group)
         if group.first:
+            average_with_start(student, prepared, run)
             refit_head(run, prepared, student, progress)
             card, answers = finish(run, prepared, student, folder)
             page, missing = write_report(run, answers, work)

@@ -168,6 +168,9 @@ class TrainConfig:
     are asked once for each window of the clean files"""
     start_from: str = ""
     """a model folder whose weights are the start; heads of other widths or labels begin anew"""
+    start_share: float = 0.0
+    """after the run, so much of the model that it started from is kept in the weights, which are the mean of both; for
+    the same labels, tags and teachers"""
     trainable_blocks: int = -1
     """only the last N layers and the heads learn; -1: everything"""
     layer_decay: float = 1.0
@@ -245,7 +248,18 @@ def _problems(config: TrainConfig) -> Iterator[str]:
             yield f"{name} = {getattr(config, name)} must not be below 0"
     if not -1 <= config.trainable_blocks <= config.architecture.depth:
         yield f"trainable_blocks = {config.trainable_blocks}, but there are {config.architecture.depth} layers"
-    for name in ("held_out", "patch_dropout", "label_smoothing", "ema", "warmup", "coverage", "review_accuracy"):
+    if config.start_share and not config.start_from:
+        yield "start_share is above 0, but no model is named to start from: `start_from`"
+    for name in (
+        "held_out",
+        "patch_dropout",
+        "start_share",
+        "label_smoothing",
+        "ema",
+        "warmup",
+        "coverage",
+        "review_accuracy",
+    ):
         if not 0 <= getattr(config, name) < 1:
             yield f"{name} = {getattr(config, name)} must be from 0 to below 1"
     yield from _augment_problems(config.augment, config.mel.n_mels)

@@ -34,6 +34,16 @@ def check_start(config: TrainConfig) -> None:
                 f"start_from: {card.name} has {name} = {getattr(theirs, name)}, not {getattr(mine, name)}",
                 "Write the model's own architecture into the configuration, or a multiple of its width and heads.",
             )
+    same = (card.labels, card.tag_labels, tuple(card.training.get("teachers", {}))) == (
+        config.labels,
+        config.tags,
+        tuple(teacher.name for teacher in config.teachers),
+    )
+    if config.start_share and (not same or card.architecture.width != mine.width):
+        raise SettingsError(
+            f"start_share: {card.name} has other labels, tags, teachers or another width",
+            "A mean of weights needs two models of the same: leave it at 0.",
+        )
     if card.mel != config.mel:
         raise SettingsError(
             f"start_from: {card.name} hears other mels than the configuration makes",

@@ -85,6 +85,18 @@ def _copy_rows(head: nn.Linear, source: nn.Linear, names: Sequence[str], source_
             head.bias[i] = source.bias[j]
 
 
+@torch.no_grad()
+def average_with_start(student: Student, prepared: Prepared, config: TrainConfig) -> None:
+    """Keep `start_share` of the model that the run started from: between the weights of both the errors on what
+    neither heard are often less than at either end (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+    """
+    if config.start_share > 0:
+        start = new_student(prepared, config).network.state_dict()
+        for name, value in student.network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(start[name].to(value.device), config.start_share)
+
+
 # --- what learns, and how fast ---
 
 

@@ -277,9 +277,11 @@ def steps_in_epoch(config: TrainConfig, prepared: Prepared) -> int:
 
 def fingerprint(config: TrainConfig, data_stamp: str) -> str:
     """A digest of what moves a weight: settings, data (`data_stamp`) and the model that it starts from. A checkpoint of
-    another run is not gone on with. Texts do not count, nor do keys that say only how the work is done.
+    another run is not gone on with. Texts do not count, nor do keys that say only how the work is done, nor the mean
+    with the start, which is made after it.
     """
     settings = asdict(replace(config, description="", licence="", checkpoint_steps=1, workers=0))
+    del settings["start_share"]
     for part in (*settings["sources"], *settings["teachers"]):
         part.update(licence="", cite="")
     return stamp(sorted(settings.items()), data_stamp, start_digest(config))

@@ -78,6 +78,11 @@ def test_what_a_base_says_of_other_labels_is_left_out(tmp_path: Path) -> None:
         (TINY.replace("samples = 100", "layer_decay = 0.0"), "layer_decay = 0.0 must be above 0"),
         (TINY.replace("samples = 100", "workers = -1"), "workers = -1 must not be below 0"),
         (TINY.replace("samples = 100", "trainable_blocks = 5"), "trainable_blocks = 5"),
+        (TINY.replace("samples = 100", "start_share = 0.5"), "start_share is above 0, but no model"),
+        (
+            TINY.replace("samples = 100", 'start_from = "m"\nstart_share = 1.0'),
+            "start_share = 1.0 must be from 0 to below",
+        ),
         (TINY.replace("samples = 100", 'tags = ["Music", "Music"]'), "tags holds an empty or unprintable name, or one"),
         (TINY.replace("noise_p = 0.5", "time_mask_frames = 300"), "time_mask_frames = 300 must be from 0 to 224"),
         *(

@@ -17,7 +17,14 @@ from acoustic.network.vit import Architecture, MelViT
 from acoustic.records import Calibration, MelSpec, SegmentSpec
 from acoustic.training.config import Source, TeacherSpec, TrainConfig
 from acoustic.training.dataset import Scale
-from acoustic.training.student import new_student, parameter_groups, set_training, update_average
+from acoustic.training.starting import check_start
+from acoustic.training.student import (
+    average_with_start,
+    new_student,
+    parameter_groups,
+    set_training,
+    update_average,
+)
 
 SHAPE = Architecture(width=32, depth=3, n_heads=2, stem="conv", pooling="mean", n_mels=32, n_classes=3)
 MEL = MelSpec(sample_rate=8_000, n_fft=512, hop_length=256, n_mels=32, fmax_hz=4_000.0)
@@ -128,6 +135,41 @@ def test_a_student_may_be_a_multiple_as_wide_as_the_model(model: tuple[Path, Mel
     odd = dataclasses.replace(SHAPE, width=64)  # its heads are wider, not more
     with pytest.raises(SettingsError, match="width = 32, not 64"):
         new_student(prepared(), config(start_from=str(folder), architecture=odd))
+
+
+def test_a_run_may_keep_a_share_of_what_it_started_from(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = MelViT(dataclasses.replace(SHAPE, n_tags=2, n_embedding=6))
+    names = config().labels, config().tags
+    kept = config(start_from=str(saved(tmp_path, network, *names)), start_share=0.25)
+    start, student = new_student(prepared(), kept).network.state_dict(), new_student(prepared(), kept)
+    with torch.no_grad():
+        for parameter in student.network.parameters():
+            parameter.add_(1.0)
+    average_with_start(student, prepared(), kept)  # type: ignore[arg-type]
+    for name, parameter in student.network.named_parameters():
+        assert torch.allclose(parameter, start[name] + 0.75, atol=1e-6), name
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    average_with_start(student, prepared(), config())  # type: ignore[arg-type]
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+
+
+def test_a_mean_with_a_model_of_other_labels_or_another_width_is_refused(
+    model: tuple[Path, MelViT], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    same = saved(
+        tmp_path / "same", MelViT(dataclasses.replace(SHAPE, n_tags=2, n_embedding=6)), config().labels, config().tags
+    )
+    wide = dataclasses.replace(SHAPE, width=64, n_heads=4)
+    for refused in (
+        config(start_from=str(model[0]), start_share=0.5),
+        config(start_from=str(same), start_share=0.5, architecture=wide),
+        config(start_from=str(same), start_share=0.5, teachers=(TeacherSpec("other", "o.py"),)),
+    ):
+        with pytest.raises(SettingsError, match="start_share: older has other labels"):
+            check_start(refused)
+    check_start(config(start_from=str(same), start_share=0.5))
 
 
 @pytest.mark.parametrize(("n", "learning"), [(0, set()), (1, {2}), (3, {0, 1, 2})])
