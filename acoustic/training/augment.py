@@ -198,7 +198,8 @@ def _room(spec: AugmentSpec, sample_rate: int, rooms: Path | None) -> Transform:
     convolve = ApplyImpulseResponse(files, p=1.0, lru_cache_size=len(files), leave_length_unchanged=False)
     impulse = np.zeros(sample_rate, np.float32)
     impulse[0] = 1.0
-    for file in files:  # all are read now: one that cannot be is refused here, and no step waits for a file
+    # all are read now, by the names it will ask for: one that cannot be is refused here, and no step waits for a file
+    for file in convolve.ir_files:
         convolve.parameters = {"should_apply": True, "ir_file_path": file}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it has to be resampled

@@ -133,6 +133,22 @@ def test_a_room_sounds_as_loud_as_no_room(rooms: Path) -> None:
             assert power_db(wet) == pytest.approx(power_db(gain * hiss(9, 3 * RATE)), abs=0.5)
 
 
+def test_no_step_waits_for_a_room_to_be_read(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the folder is named by a detour."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "rooms").symlink_to(rooms)
+    augmenter = only(Path("../rooms"), room_p=1.0)
+
+    def unread(*_: object, **__: object) -> None:
+        raise AssertionError("a file is read")
+
+    monkeypatch.setattr("audiomentations.augmentations.apply_impulse_response.load_sound_file", unread)
+    samples = np.random.default_rng(0).normal(0, 0.1, N).astype(np.float32)
+    for seed in range(6):
+        assert played(augmenter, samples, seed).any()
+
+
 def test_a_sound_at_the_very_end_is_not_blown_up(rooms: Path) -> None:
     """Its echo lies behind the end: scaled to the level from before, what is left would be rounding noise."""
     samples = np.zeros(RATE, np.float32)
