@@ -148,7 +148,7 @@ def _labels(text: str) -> list[str]:
 def _mel_spec(path: Path | None) -> MelSpec:
     if path is None:
         return MelSpec(n_mels=224, normalization="minmax")
-    from ..training.config import read_toml, record
+    from ..training.toml_records import read_toml, record
 
     spec: MelSpec = record(MelSpec, read_toml(path), str(path))
     return spec
