@@ -140,7 +140,7 @@ def use_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
-class _Batches(Dataset[tuple[Tensor, Targets]]):
+class Batches(Dataset[tuple[Tensor, Targets]]):
     """Step -> its batch, or this process's part of it."""
 
     def __init__(self, dataset: CropDataset, part: slice) -> None:
@@ -173,7 +173,7 @@ class _Run:
 
     def batches(self, steps: range) -> Iterable[tuple[Tensor, Targets]]:
         """This process's part of each step's batch, made ahead by `workers` processes if there are any."""
-        source = _Batches(self.dataset, self.part)
+        source = Batches(self.dataset, self.part)
         return DataLoader(source, batch_size=None, sampler=steps, num_workers=self.config.workers)
 
     def step(
