@@ -36,6 +36,7 @@ def train(
     from ..engine import model_folders
     from ..network.backends import choose_device
     from ..network.card import CARD_FILE
+    from ..network.registry import check_replaceable
     from ..training import background, int8, processes
     from ..training.config import TrainConfig
     from ..training.finish import finish
@@ -64,6 +65,7 @@ def train(
         terminal.stages(quiet=not group.first) as progress,
     ):
         group.part(run.batch_size)  # refused before the long work
+        check_replaceable(folder)
         if run.precision != "measure":
             choose(run.precision, group.device, lambda name: None)
         use_threads(max(1, settings.n_threads() // group.n))

@@ -138,7 +138,7 @@ def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtyp
     folder = Path(folder)
     if network.architecture != card.architecture:
         raise ModelError(f"{folder}: the card's architecture is not the network's")
-    _check_replaceable(folder)
+    check_replaceable(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
@@ -159,7 +159,8 @@ def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtyp
     return card
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """ModelError where `folder` holds what is no part of a model: it would be lost if one were written there."""
     if not folder.exists():
         return
     foreign = (

@@ -50,7 +50,7 @@ def print_card(card: ModelCard) -> None:
     for title, content in (
         ("calibration", dataclasses.asdict(card.calibration)),
         ("metrics", metrics),
-        ("training", card.training),
+        ("training", {key: part for key, part in card.training.items() if key != "heard"}),
     ):
         if content:
             console.print(Text(title, style="bold"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def hear(classifier: OptimizedAudioClassifier, files: Sequence[Path]) -> Backgro
 
 
 def _lot(row: Row) -> bytes:
-    return hashlib.blake2b(row.file.encode(), digest_size=8).digest()
+    return hashlib.blake2b(os.fsencode(row.file), digest_size=8).digest()
 
 
 def make(config: TrainConfig, data: Path, model: Path, settings: Settings) -> tuple[Path, int]:

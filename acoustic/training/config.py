@@ -22,6 +22,8 @@ from .toml_records import read_toml, record
 
 BLENDS = "blends"
 """the source that blends are told by"""
+MOST_SEED = 1_000_000_000
+"""so that a generator's number of seed, draws and step fits into 64 bits"""
 MIN_SAMPLE_RATE_HZ = 8_000
 """of a model that is trained here: below it the made sounds that are not music cannot be told from one another"""
 
@@ -241,6 +243,9 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
     weights = ("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight", "weight_decay")
+    for name in ("seed", "draws"):
+        if getattr(config, name) > MOST_SEED:
+            yield f"{name} = {getattr(config, name)} must be {MOST_SEED} at most"
     for name in ("seed", "draws", "workers", "early_stop_epochs", "head_labelled", "head_ridge", *weights):
         if getattr(config, name) < 0:
             yield f"{name} = {getattr(config, name)} must not be below 0"
@@ -260,6 +265,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     ):
         if not 0 <= getattr(config, name) < 1:
             yield f"{name} = {getattr(config, name)} must be from 0 to below 1"
+    if not 0 <= config.whole_from <= 1:
+        yield f"whole_from = {config.whole_from} must be from 0 to 1"
     yield from _augment_problems(config.augment, config.mel.n_mels)
     yield from _blend_problems(config)
     if config.augment.room_p > 0 and not config.rooms:
@@ -316,6 +323,8 @@ def _augment_problems(augment: AugmentSpec, n_mels: int) -> Iterator[str]:
     for name, most in (("time_mask_frames", N_FRAMES), ("frequency_mask_bands", n_mels)):
         if not 0 <= getattr(augment, name) <= most:
             yield f"augment.{name} = {getattr(augment, name)} must be from 0 to {most}"
+    if augment.tilt_db < 0:
+        yield f"augment.tilt_db = {augment.tilt_db} must not be below 0"
     for name, value in ((f.name, getattr(augment, f.name)) for f in dataclasses.fields(augment)):
         if name.endswith("_p") and not 0 <= value <= 1:
             yield f"augment.{name} = {value} must be from 0 to 1"

@@ -26,6 +26,9 @@ from .teachers import Answer, Listener
 PLAN, WAVEFORM, MEL = 1, 2, 3
 """the three sets of draws of a step: none moves another, whatever is switched on"""
 
+LEAST_STD = 0.1
+"""of a target's standard deviation, as a share of the median of all that its teacher says"""
+
 CropTargets = tuple[Any, ...]
 """the fields of Targets for one crop"""
 
@@ -93,13 +96,13 @@ class CropDataset:
         self.data = data
         self.sources = {source.name: source for source in config.drawn}
         self._tag_answer = next((i for i, a in enumerate(answers) if a.spec.gives_tags), 0)
-        self.tag_columns = _columns(config.tags, answers[self._tag_answer] if answers else None)
+        self.tag_columns = columns(config.tags, answers[self._tag_answer].tags if answers else ())
         self._soft_cache: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
         self.segment_s = config.mel.segment_s
         self.n_crop = config.mel.n_samples
-        others = [a for i, a in enumerate(answers) if i != self._tag_answer]
+        self._others = [a for i, a in enumerate(answers) if i != self._tag_answer]
         self.embedding_weight = _weights([(a.spec.weight, a.embedding.shape[1]) for a in answers])
-        self.auxiliary_weight = _weights([(a.spec.weight, a.logits.shape[1]) for a in others])
+        self.auxiliary_weight = _weights([(a.spec.weight, a.logits.shape[1]) for a in self._others])
 
     @cached_property
     def augmenter(self) -> Augmenter:
@@ -172,7 +175,10 @@ class CropDataset:
     def fit_scales(self, tracks: Sequence[int]) -> None:
         """Means and deviations of the targets over the middle crops of `tracks`."""
         raw = [self._raw(self._said(track, self.middle(track))) for track in tracks]
-        self.scales = tuple(_scale(np.stack(column)) for column in zip(*raw, strict=True))
+        embedding, tags, auxiliary = (np.stack(column) for column in zip(*raw, strict=True))
+        widths = [a.embedding.shape[1] for a in self.answers]
+        others = [a.logits.shape[1] for a in self._others]
+        self.scales = (_scale(embedding, widths), _scale(tags, [tags.shape[1]]), _scale(auxiliary, others))
 
     def middle(self, track: int) -> float:
         """Start in seconds of the crop in the middle of a track."""
@@ -287,17 +293,22 @@ class CropDataset:
         return torch.from_numpy(normalize(log_mel(samples[None], self.config.mel), self.config.mel)[0])
 
 
-def _columns(tags: Sequence[str], teacher: TeacherAnswers | None) -> np.ndarray:
-    """Which of the teacher's logits the wanted tags are, (T,)."""
-    known = teacher.tags if teacher is not None else ()
+def columns(tags: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Which of the logits of a teacher that knows the tags `known` the wanted ones are, (T,). SettingsError for one
+    that it does not know."""
     for tag in tags:
         if tag not in known:
             raise SettingsError(f"tags: no teacher knows {tag!r}", "One of them must say so: `gives_tags`.")
     return np.asarray([known.index(tag) for tag in tags], dtype=np.int64)
 
 
-def _scale(x: np.ndarray) -> Scale:
-    return Scale(x.mean(0), x.std(0) + 1e-6)
+def _scale(x: np.ndarray, widths: Sequence[int]) -> Scale:
+    """Of crops (n, D), side by side what teachers of these `widths` said. A number that is silent in nearly all of them
+    counts as if it moved a little: the first crop in which it speaks would else be thousands of deviations away, and
+    nothing but that would be learned."""
+    parts = np.split(x.std(0), np.cumsum(widths)[:-1])
+    floored = [np.maximum(std, LEAST_STD * np.median(std)) for std in parts if std.size]
+    return Scale(x.mean(0), np.concatenate([*floored, np.zeros(0)]) + 1e-6)
 
 
 def _weights(parts: Sequence[tuple[float, int]]) -> Tensor:

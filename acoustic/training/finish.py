@@ -68,8 +68,11 @@ def describe(
         "learning_rate": config.learning_rate,
         "patch_dropout": config.patch_dropout,
         "seed": config.seed,
+        "held_out": config.held_out,
         "hours_of_audio": round(sum(map(store.length, prepared.train)) / store.sample_rate / 3600, 2),
     }
+    if config.early_stop_epochs:
+        recipe["early_stop_epochs"] = config.early_stop_epochs
     if config.blends.n:
         recipe["blends"] = dataclasses.asdict(config.blends)
     return ModelCard(
@@ -80,7 +83,12 @@ def describe(
         mel=config.mel,
         segments=config.segments,
         calibration=calibration,
-        training={"sources": sources, "teachers": teachers, "recipe": recipe},
+        training={
+            "sources": sources,
+            "teachers": teachers,
+            "recipe": recipe,
+            "heard": " ".join(sorted(prepared.heard)),
+        },
         metrics=measured,
         licence=config.licence,
         description=config.description,

@@ -35,8 +35,9 @@ def make_from_training(
     config: TrainConfig, data: Path, model: Path, settings: Settings, report: Report
 ) -> tuple[Path, Cost]:
     """The int8 graph of the trained model in the folder `model`, beside it; (its file, what it costs)."""
-    rows = [row for row in read_rows(config, data) if row.kind == "music"]
-    held = {row.file for row, kept in zip(rows, split(rows, config), strict=True) if kept}
+    found = read_rows(config, data)
+    held = {row.file for row, kept in zip(found, split(found, config), strict=True) if kept}
+    rows = [row for row in found if row.kind == "music"]
     rng = np.random.default_rng(config.seed)
     learned = [row for row in rows if row.file not in held]
     known = [row for row in rows if row.file in held and row.genre]

@@ -21,8 +21,8 @@ MIN_HELD_OUT = 2
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One file of the training data. `genre` is empty where nobody says; `group` never crosses the split; `dataset` is
-    the manifest's own name for a part of a source, if it has that column."""
+    """One file of the training data. `genre` is empty where nobody says and for what is not music; `group` never
+    crosses the split; `dataset` is the manifest's own name for a part of a source, if it has that column."""
 
     file: str
     source: str
@@ -133,7 +133,7 @@ def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Row]:
         missing = [column for column in ("file", *source.group) if not cells.get(column)]
         if missing:
             raise ManifestError(f"{where}: no value in column {missing[0]!r}")
-        genre = cells.get("genre") or ""
+        genre = (cells.get("genre") or "") if source.kind == "music" else ""
         if genre and genre not in labels:
             raise ManifestError(f"{where}: unknown genre {genre!r}", f"Known: {', '.join(labels)}.")
         if not os.path.isfile(data / cells["file"]):  # a name too long for the disk is none, too
@@ -185,5 +185,5 @@ def split(rows: Sequence[Row], config: TrainConfig) -> list[bool]:
 
 def _place(group: str, seed: int) -> float:
     """Where in [0, 1) the group lies: below `held_out` it is held out."""
-    digest = hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(os.fsencode(f"{seed}:{group}"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

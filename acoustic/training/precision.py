@@ -46,7 +46,7 @@ def choose(wanted: str, device: str, step: Callable[[str], object]) -> str:
         raise SettingsError("precision = 'float16' needs a CUDA device", 'Use "bfloat16", "float32" or "measure".')
     if wanted != "measure":
         return wanted
-    candidates = ["bfloat16"] if not on_gpu or torch.cuda.is_bf16_supported() else ["float16"]
+    candidates = ["bfloat16"] if not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False) else ["float16"]
     times = {name: _seconds(step, name, on_gpu) for name in ("float32", *candidates)}
     best = min(times, key=lambda name: times[name])
     return best if times[best] < WORTH * times["float32"] else "float32"

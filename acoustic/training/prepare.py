@@ -15,11 +15,13 @@ from ..signal.files import digest
 from .augment import Augmenter
 from .blends import blend_waveforms
 from .config import BLENDS, TrainConfig
-from .dataset import CropDataset
-from .labels import TeacherSpace, fit_teacher_space, index_of
+from .dataset import CropDataset, columns
+from .heard import contents, heard_before, marks
+from .labels import Layout, TeacherSpace, fit_teacher_space, index_of
 from .manifest import MIN_HELD_OUT, Row, read_rows, split
 from .starting import check_start
-from .targets import ask_teacher, build_waveforms, stamp
+from .targets import ask_teacher, build_waveforms, kept_answers, stamp
+from .teachers import load_teacher
 
 Report = Callable[[str, int, int], None]
 
@@ -28,13 +30,14 @@ Report = Callable[[str, int, int], None]
 class Prepared:
     """All that a run needs before its first step. `train` and `held` are the numbers of the sources' tracks; no group
     is in both. Blends, which are drawn from beside `train`, come after all of them. `stamp` names all that they were
-    made of: rows, waveforms, teachers, rooms."""
+    made of: rows, waveforms, teachers, rooms. `heard` are the marks of what the model will have learned from."""
 
     rows: list[Row]
     dataset: CropDataset
     train: list[int]
     held: list[int]
     stamp: str
+    heard: frozenset[str] = frozenset()
 
     def held_music(self, at_most: int) -> list[int]:
         """Held-out tracks of music, in an order that never changes, at most so many."""
@@ -52,7 +55,10 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
     _check_parts(config, rows, train, held)
     Augmenter(config.augment, config.mel.sample_rate, data / config.rooms if config.rooms else None)
     check_start(config)
-    store = build_waveforms(rows, data, work / "targets", config.mel.sample_rate, report)
+    digests = contents(rows, data)
+    learned_from = heard_before(config, rows, digests, held) | marks(rows, digests, train)
+    _check_teachers(config, data, work / "targets")
+    store = build_waveforms(rows, digests, data, work / "targets", config.mel.sample_rate, report)
     answers = [ask_teacher(spec, store, data, work / "targets", report) for spec in config.teachers]
     blends: range = range(0)
     if config.blends.n:
@@ -69,7 +75,7 @@ def prepare(config: TrainConfig, data: Path, work: Path, report: Report) -> Prep
     dataset.prepare_draws([*train, *blends])
     said = [dataclasses.astuple(dataclasses.replace(row, where="")) for row in rows]  # a blank line changes nothing
     parts = [said, store.stamp, [answer.stamp for answer in answers], _rooms(config, data)]
-    return Prepared(rows, dataset, train, held, stamp(*parts))
+    return Prepared(rows, dataset, train, held, stamp(*parts), learned_from)
 
 
 def _check_parts(config: TrainConfig, rows: Sequence[Row], train: Sequence[int], held: Sequence[int]) -> None:
@@ -82,12 +88,28 @@ def _check_parts(config: TrainConfig, rows: Sequence[Row], train: Sequence[int],
                 f"no file of the genre {label!r} is left to train on",
                 "Label more files of it, in a source whose `label_weight` is above 0.",
             )
+    shares = {source.name: source.share for source in config.sources}
+    if not any(shares[rows[t].source] > 0 for t in train):
+        raise ManifestError(
+            "no file of a source whose `share` is above 0 is left to train on", "Give it files of more groups."
+        )
     labelled = {rows[t].group for t in held if rows[t].genre}
     if len(labelled) < MIN_HELD_OUT:
         raise ManifestError(
             f"{len(labelled)} labelled groups can be held out, and calibration needs {MIN_HELD_OUT}",
             "Label files of more groups (artists, albums): one of each genre stays to be trained on.",
         )
+
+
+def _check_teachers(config: TrainConfig, data: Path, folder: Path) -> None:
+    """Load every teacher, and look for the tags that are named, before the first is asked for hours; where one has
+    answered before, what its answers say of its tags is looked at when they are read."""
+    if any(kept_answers(spec, folder).exists() for spec in config.teachers):
+        return
+    plugged = [load_teacher(data / spec.file, spec.arguments) for spec in config.teachers]
+    gives = next((i for i, spec in enumerate(config.teachers) if spec.gives_tags), 0)
+    columns(config.tags, plugged[gives].tags if plugged else ())
+    Layout.of(config.labels, config.genre_tags, [(teacher.tags, 0) for teacher in plugged])
 
 
 def _rooms(config: TrainConfig, data: Path) -> list[str]:

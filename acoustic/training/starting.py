@@ -34,14 +34,16 @@ def check_start(config: TrainConfig) -> None:
                 f"start_from: {card.name} has {name} = {getattr(theirs, name)}, not {getattr(mine, name)}",
                 "Write the model's own architecture into the configuration, or a multiple of its width and heads.",
             )
-    same = (card.labels, card.tag_labels, tuple(card.training.get("teachers", {}))) == (
+    teachers = tuple(card.training.get("teachers", {}))
+    same = (card.labels, card.tag_labels, teachers, theirs.head_hidden) == (
         config.labels,
         config.tags,
         tuple(teacher.name for teacher in config.teachers),
+        mine.head_hidden,
     )
     if config.start_share and (not same or card.architecture.width != mine.width):
         raise SettingsError(
-            f"start_share: {card.name} has other labels, tags, teachers or another width",
+            f"start_share: {card.name} has other labels, tags, teachers, another width or head",
             "A mean of weights needs two models of the same: leave it at 0.",
         )
     if card.mel != config.mel:

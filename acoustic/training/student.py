@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingsError
 from ..network.card import ModelCard
 from ..network.vit import Answers, MelViT
 from .config import TrainConfig
@@ -41,6 +42,12 @@ def new_student(prepared: Prepared, config: TrainConfig) -> Student:
     if config.start_from:
         check_start(config)
         network, card = models().load(config.start_from)
+        if config.start_share and network.architecture.n_embedding != widths[0]:
+            raise SettingsError(
+                f"start_share: {card.name} has an embedding of {network.architecture.n_embedding}, the teachers one of"
+                f" {widths[0]}",
+                "A mean of weights needs two models of the same: leave it at 0.",
+            )
         factor = factor_of(card.architecture, config.architecture)
         if factor is not None:
             network = widen(network, factor, config.seed)

@@ -119,8 +119,11 @@ class WaveformStore:
         return samples
 
 
-def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: int, report: Report) -> WaveformStore:
-    """Decode every row once. ManifestError names the row whose file cannot be decoded."""
+def build_waveforms(
+    rows: Sequence[Row], digests: Sequence[str], data: Path, folder: Path, sample_rate: int, report: Report
+) -> WaveformStore:
+    """Decode every row once; `digests` are those of the files. ManifestError names the row of a file that cannot be
+    decoded."""
     settings = Settings(min_duration_s=0.1)
 
     def decoded() -> Iterator[np.ndarray]:
@@ -131,7 +134,7 @@ def build_waveforms(rows: Sequence[Row], data: Path, folder: Path, sample_rate: 
             except AudioError as error:
                 raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
 
-    made_of = stamp(sample_rate, [(row.file, _content(data, row)) for row in rows])
+    made_of = stamp(sample_rate, [(row.file, content) for row, content in zip(rows, digests, strict=True)])
     return keep_waveforms([row.file for row in rows], decoded(), folder, sample_rate, made_of)
 
 
@@ -157,9 +160,14 @@ def keep_waveforms(
     return WaveformStore(folder)
 
 
+def kept_answers(spec: TeacherSpec, folder: Path) -> Path:
+    """Where a teacher's answers are kept."""
+    return folder / f"{spec.name}.npz"
+
+
 def ask_teacher(spec: TeacherSpec, store: WaveformStore, data: Path, folder: Path, report: Report) -> TeacherAnswers:
     """The teacher's answers on every track, computed once and kept in `folder` for these waveforms and this teacher."""
-    kept = folder / f"{spec.name}.npz"
+    kept = kept_answers(spec, folder)
     made_of = teacher_stamp(spec, store, data)
     if not kept.exists() or _kept_stamp(kept) != made_of:
         _compute(spec, store, data, kept, made_of, report)
@@ -254,14 +262,6 @@ def _answers(
 def _parts_of(kept: Path) -> Path:
     """Where the parts of a teacher's answers lie until it was asked about every track."""
     return kept.with_suffix(".parts")
-
-
-def _content(data: Path, row: Row) -> str:
-    """The file's digest: times of change do not count, so that a copied data folder is known again."""
-    try:
-        return digest(data / row.file)
-    except AudioError as error:
-        raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
 
 
 def stamp(*parts: object) -> str:

@@ -57,7 +57,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal and value in arguments:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SettingsError(f"{where}: the number is too large") from None
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{where}: {value} is no finite number")
     if origin is None and type(value) is hint:

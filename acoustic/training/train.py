@@ -43,6 +43,8 @@ MEASURE_STEPS = 500
 time that it is measured, and there is little to gain"""
 MIN_CHECKPOINTS = 10
 """that a run writes, however short it is"""
+AFTERWARDS = ("start_share", "head_labelled", "head_ridge", "segments", "coverage", "review_accuracy")
+"""keys that have their say when the last step is done"""
 TERMS = ("embedding", "tags", "auxiliary", "genre")
 
 
@@ -277,11 +279,12 @@ def steps_in_epoch(config: TrainConfig, prepared: Prepared) -> int:
 
 def fingerprint(config: TrainConfig, data_stamp: str) -> str:
     """A digest of what moves a weight: settings, data (`data_stamp`) and the model that it starts from. A checkpoint of
-    another run is not gone on with. Texts do not count, nor do keys that say only how the work is done, nor the mean
-    with the start, which is made after it.
+    another run is not gone on with. Texts do not count, nor do keys that say only how the work is done or what is made
+    of the weights after it.
     """
     settings = asdict(replace(config, description="", licence="", checkpoint_steps=1, workers=0))
-    del settings["start_share"]
+    for name in AFTERWARDS:
+        del settings[name]
     for part in (*settings["sources"], *settings["teachers"]):
         part.update(licence="", cite="")
     return stamp(sorted(settings.items()), data_stamp, start_digest(config))

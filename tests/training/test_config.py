@@ -90,6 +90,10 @@ def test_what_a_base_says_of_other_labels_is_left_out(tmp_path: Path) -> None:
             for said, message in (
                 ("coverage = 0.0", "coverage = 0.0 must be above 0"),
                 ("seed = -1", "seed = -1 must not be below 0"),
+                ("seed = 1000000001", "seed = 1000000001 must be 1000000000 at most"),
+                ("draws = 1000000001", "draws = 1000000001 must be 1000000000 at most"),
+                ("whole_from = 1.5", "whole_from = 1.5 must be from 0 to 1"),
+                (f"learning_rate = {10**400}", "learning_rate: the number is too large"),
                 ("clip_norm = 0.0", "clip_norm = 0.0 must be above 0"),
                 ("genre_weight = -0.5", "genre_weight = -0.5 must not be below 0"),
                 ("learning_rate = nan", "learning_rate: nan is no finite number"),
@@ -101,6 +105,7 @@ def test_what_a_base_says_of_other_labels_is_left_out(tmp_path: Path) -> None:
                 ("[mel]\nmean_db = inf", "mean_db: inf is no finite number"),
             )
         ),
+        (TINY.replace("noise_p = 0.5", "tilt_db = -8.0"), "augment.tilt_db = -8.0 must not be below 0"),
         (TINY + '[[teachers]]\nname = "a/b"\nfile = "t.py"\n', "teacher 'a/b': not a plain name"),
     ],
 )

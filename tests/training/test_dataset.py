@@ -18,6 +18,7 @@ from acoustic.records import MelSpec
 from acoustic.signal.mel import log_mel, normalize
 from acoustic.training.config import AugmentSpec, Source, TeacherSpec, TrainConfig
 from acoustic.training.dataset import CropDataset, Targets
+from acoustic.training.heard import contents
 from acoustic.training.labels import TeacherSpace, features_of, fit_teacher_space
 from acoustic.training.manifest import Row, read_rows
 from acoustic.training.targets import TeacherAnswers, WaveformStore, ask_teacher, build_waveforms
@@ -74,7 +75,7 @@ Made = tuple[list[Row], WaveformStore, list[TeacherAnswers], TeacherSpace]
 def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     work = tmp_path_factory.mktemp("work")
     rows = read_rows(CONFIG, data)
-    store = build_waveforms(rows, data, work, CONFIG.mel.sample_rate, silent)
+    store = build_waveforms(rows, contents(rows, data), data, work, CONFIG.mel.sample_rate, silent)
     answers = [ask_teacher(spec, store, data, work, silent) for spec in CONFIG.teachers]
     plain = CropDataset(CONFIG, rows, store, answers)
     features = np.stack([plain.features(t, 0.0) for t in range(8)])
@@ -233,6 +234,19 @@ def test_equal_weights_are_no_weights(made: Made, data: Path) -> None:
     assert d.auxiliary_weight.tolist() == [0.0] * 2
     alone = CropDataset(CONFIG, rows, store, answers[:1], space)
     assert alone.auxiliary_weight.shape == (0,)
+
+
+def test_what_hardly_ever_speaks_is_not_shouted(made: Made) -> None:
+    """A number that was silent in all crops that the scale was fitted on, and then says 5."""
+    rows, store, answers, space = made
+    embedding = answers[0].embedding.copy()
+    windows = slice(int(answers[0].first[8]), None)  # of the noise, after the eight songs
+    embedding[:, 0] = 0.0
+    embedding[windows, 0] = 5.0
+    d = CropDataset(CONFIG, rows, store, [dataclasses.replace(answers[0], embedding=embedding), answers[1]], space)
+    d.fit_scales(range(8))
+    typical = np.median(embedding[: windows.start].std(axis=0))
+    assert d.standard_targets(9, 0.0)[0][0] < 5.0 / (0.05 * typical)
 
 
 # --- consistent teaching ---

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from acoustic.errors import ManifestError, SettingsError
 from acoustic.network.vit import Architecture
+from acoustic.training.background import choose
 from acoustic.training.config import Source, TrainConfig
 from acoustic.training.manifest import Row, read_rows, split
 
@@ -116,6 +119,26 @@ def test_a_group_is_found_in_the_name(data: Path) -> None:
     for wrong in (r"([a-z]+)-nothing", r"(x?)Dog"):
         with pytest.raises(ManifestError, match=r"line 2: group_pattern .* finds nothing in 'noise/Dog__1-100032-A"):
             read_rows(dataclasses.replace(config(manifest="noise.csv", group=("file",), group_pattern=wrong)), data)
+
+
+def test_what_is_not_music_has_no_genre(data: Path) -> None:
+    (data / "talk.csv").write_text("file,genre\nb.wav,Blues\n")
+    (data / "songs.csv").write_text("file,genre,artist\nc.wav,Jazz,Bob\na.wav,Blues,Ann\n")
+    talk = Source("talk", "talk.csv", kind="speech")
+    rows = read_rows(dataclasses.replace(config(), sources=(*config().sources, talk)), data)
+    assert [(row.file, row.genre) for row in rows] == [("c.wav", "Jazz"), ("a.wav", "Blues"), ("b.wav", "")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_not_utf_8_is_split_and_chosen_like_any_other(data: Path) -> None:
+    (data / "noise").mkdir()
+    with open(os.path.join(os.fsencode(data), b"noise", b"caf\xe9.wav"), "wb") as file:
+        file.write(b"rain")
+    both = dataclasses.replace(config(), sources=(*config().sources, Source("noise", folder="noise", kind="noise")))
+    rows = read_rows(both, data)
+    assert os.fsencode(rows[-1].file) == b"noise/caf\xe9.wav"
+    assert len(split(rows, both)) == len(rows)
+    assert choose([dataclasses.replace(rows[-1], kind="music", genre="Blues")], LABELS)
 
 
 def test_a_missing_manifest_is_named(data: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import ManifestError, ModelError, SettingsError
-from acoustic.records import Analysis
+from acoustic.records import Analysis, SegmentSpec
 from acoustic.settings import Settings
 from acoustic.training.finish import finish
 from acoustic.training.head import refit_head
+from acoustic.training.manifest import read_rows, split
 from acoustic.training.prepare import Prepared, prepare
 from acoustic.training.train import fingerprint, fit
 from tests.training.test_train import CONFIG, data, silent  # noqa: F401 (a fixture)
@@ -87,10 +88,32 @@ def test_a_file_that_cannot_be_decoded_is_named_with_its_row(data: Path, tmp_pat
 
 
 def test_a_tag_that_no_teacher_knows_is_refused(data: Path, tmp_path: Path) -> None:  # noqa: F811
-    with pytest.raises(SettingsError, match="no teacher knows 'Kazoo'"):
-        prepare(dataclasses.replace(CONFIG, tags=("Music", "Kazoo")), data, tmp_path, silent)
-    with pytest.raises(SettingsError, match="genre_tags: Low: no teacher knows 'Kazoo'"):
-        prepare(dataclasses.replace(CONFIG, genre_tags={"Low": ("Kazoo",)}), data, tmp_path, silent)
+    """Before the long work; and where the teachers have answered before, too."""
+    for asked in (never, silent):
+        if asked is silent:
+            prepare(CONFIG, data, tmp_path, silent)
+        with pytest.raises(SettingsError, match="no teacher knows 'Kazoo'"):
+            prepare(dataclasses.replace(CONFIG, tags=("Music", "Kazoo")), data, tmp_path, asked)
+        with pytest.raises(SettingsError, match="genre_tags: Low: no teacher knows 'Kazoo'"):
+            prepare(dataclasses.replace(CONFIG, genre_tags={"Low": ("Kazoo",)}), data, tmp_path, asked)
+
+
+def test_a_teacher_that_cannot_be_made_is_refused_before_the_first_is_asked(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    teachers = (*CONFIG.teachers, dataclasses.replace(CONFIG.teachers[0], name="none", file="none.py"))
+    with pytest.raises(SettingsError, match=r"no teacher at .*none\.py"):
+        prepare(dataclasses.replace(CONFIG, teachers=teachers), data, tmp_path, never)
+
+
+def test_nothing_to_draw_from_is_refused(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The one source with a share is held out as a whole."""
+    shares = [dataclasses.replace(source, share=float(source.kind == "noise")) for source in CONFIG.sources]
+    config = dataclasses.replace(
+        CONFIG, sources=(shares[0], shares[1], dataclasses.replace(shares[2], group_pattern=r"(n)oise"))
+    )
+    rows = read_rows(config, data)
+    seed = next(s for s in range(100) if split(rows, dataclasses.replace(config, seed=s))[-1])
+    with pytest.raises(ManifestError, match="`share` is above 0 is left to train on"):
+        prepare(dataclasses.replace(config, seed=seed), data, tmp_path, never)
 
 
 def test_a_corrected_label_is_another_run(data: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -103,6 +126,8 @@ def test_a_corrected_label_is_another_run(data: Path, tmp_path: Path) -> None:  
         (data / "songs.csv").write_text(before)
     work_only = dataclasses.replace(CONFIG, workers=3, checkpoint_steps=9, description="other words")
     assert fingerprint(work_only, first.stamp) == fingerprint(CONFIG, first.stamp)
+    after = dataclasses.replace(CONFIG, review_accuracy=0.9, coverage=0.8, head_labelled=3.0, segments=SegmentSpec(2))
+    assert fingerprint(after, first.stamp) == fingerprint(CONFIG, first.stamp)
     assert fingerprint(dataclasses.replace(CONFIG, ema=0.5), first.stamp) != fingerprint(CONFIG, first.stamp)
     from_a_model = dataclasses.replace(CONFIG, start_from="mel-vit-small")
     assert fingerprint(from_a_model, first.stamp) != fingerprint(CONFIG, first.stamp)

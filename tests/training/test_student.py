@@ -166,10 +166,14 @@ def test_a_mean_with_a_model_of_other_labels_or_another_width_is_refused(
         config(start_from=str(model[0]), start_share=0.5),
         config(start_from=str(same), start_share=0.5, architecture=wide),
         config(start_from=str(same), start_share=0.5, teachers=(TeacherSpec("other", "o.py"),)),
+        config(start_from=str(same), start_share=0.5, architecture=dataclasses.replace(SHAPE, head_hidden=8)),
     ):
         with pytest.raises(SettingsError, match="start_share: older has other labels"):
             check_start(refused)
-    check_start(config(start_from=str(same), start_share=0.5))
+    kept = config(start_from=str(same), start_share=0.5)
+    check_start(kept)
+    with pytest.raises(SettingsError, match="start_share: older has an embedding of 6, the teachers one of 8"):
+        new_student(prepared(n_embedding=8), kept)
 
 
 @pytest.mark.parametrize(("n", "learning"), [(0, set()), (1, {2}), (3, {0, 1, 2})])
