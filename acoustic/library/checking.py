@@ -75,7 +75,8 @@ def _status(database: Database, connection: Connection) -> Status:
         n_waiting=count(
             """verdicts AS v JOIN analyses AS a ON a.id = v.analysis_id WHERE v.needs_review = 1
             AND a.id = (SELECT max(b.id) FROM analyses AS b WHERE b.track_id = a.track_id)
-            AND NOT EXISTS (SELECT 1 FROM in_force AS f WHERE f.track_id = a.track_id)"""
+            AND NOT EXISTS (SELECT 1 FROM in_force AS f WHERE f.track_id = a.track_id)
+            AND EXISTS (SELECT 1 FROM files AS f WHERE f.track_id = a.track_id AND state = 'ok' AND missing = 0)"""
         ),
         n_decided=count(f"{in_force} WHERE d.kind <> 'skip'"),
         n_skipped=count(f"{in_force} WHERE d.kind = 'skip'"),

@@ -217,4 +217,14 @@ MIGRATIONS = (
         ALTER TABLE scans ADD COLUMN bounds TEXT NOT NULL DEFAULT '';  -- JSON: what files were held to
         """,
     ),
+    Migration(
+        "0009 other contents",  # a track through what the journal does not know of
+        """
+        CREATE TABLE other_contents (         -- the same song with tags that others wrote, here or elsewhere
+            digest TEXT PRIMARY KEY CHECK (length(digest) = 64),
+            track_id INTEGER NOT NULL REFERENCES tracks (id)
+        ) STRICT;
+        CREATE INDEX other_contents_of_track ON other_contents (track_id);
+        """,
+    ),
 )

@@ -17,7 +17,7 @@ import numpy as np
 from ..kept import FileRecord, shown_path
 from ..records import Analysis, AudioWarning, Descriptors, Failure, Verdict, Votes, printable
 from .database import now
-from .lineage import track_of
+from .lineage import also, track_of
 
 if TYPE_CHECKING:
     from .database import Connection, Database, Row
@@ -26,6 +26,10 @@ AGAIN = ("STORAGE", "STOPPED", "INTERNAL", "BACKEND")
 """errors that say nothing about the file's content: the next scan tries again though the file is unchanged"""
 BOUNDED = ("TOO_SHORT", "TOO_LONG", "TOO_LARGE", "BAD_PARAMS", "POISON")
 """errors by bounds that a person sets: a scan with other ones tries again"""
+SAME_DURATION_S = 0.05
+SAME_LOGITS = 0.25
+"""what two analyses of one sound differ by at most, each by the backend that was the fastest then; two songs of one
+length differ by much more in some segment"""
 AT_ONCE = 500
 """rows that one statement or transaction takes"""
 
@@ -248,12 +252,30 @@ def _keep_track(connection: Connection, model_id: int, record: FileRecord) -> in
     if isinstance(record.result, Failure) or record.digest is None:
         return None
     track_id = track_of(connection, record.digest)
+    if track_id is None and record.result is not None:
+        track_id = _same_sound(connection, model_id, record.path, record.result)
+        if track_id is not None:
+            also(connection, track_id, [record.digest])
     if track_id is None:
         sql = "INSERT INTO tracks (digest, n_bytes, added_at) VALUES (?, ?, ?)"
         track_id = int(connection.execute(sql, (record.digest, record.n_bytes, now())).lastrowid or 0)
     if record.result is not None:
         _keep_analysis(connection, track_id, model_id, record.result)
     return track_id
+
+
+def _same_sound(connection: Connection, model_id: int, path: bytes, analysis: Analysis) -> int | None:
+    """The track that lay at `path` until now, where this model heard in it what it hears now: another program wrote its
+    tags, and whatever a person decided of the song stands."""
+    sql = """SELECT a.* FROM files AS f JOIN analyses AS a ON a.track_id = f.track_id
+        WHERE f.path = ? AND f.state = 'ok' AND a.model_id = ?"""
+    row = connection.execute(sql, (path, model_id)).fetchone()
+    now_heard = analysis.votes
+    if row is None or now_heard is None or abs(row["duration_s"] - analysis.duration_s) > SAME_DURATION_S:
+        return None
+    logits = _stored(row).votes.logits
+    same = logits.shape == now_heard.logits.shape and np.abs(logits - now_heard.logits).max() < SAME_LOGITS
+    return int(row["track_id"]) if same else None
 
 
 def _keep_analysis(connection: Connection, track_id: int, model_id: int, analysis: Analysis) -> None:

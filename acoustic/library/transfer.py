@@ -5,8 +5,9 @@ content, so that it is found though it was moved; the line itself by song, time,
 took back by the same. Importing twice adds nothing, and a library that went its own way is merged by the times.
 
 A song into whose file a tag was written has another content than before. Both are the same song: a line names those
-that it had before (`known_as`), and an import follows the journal of the library that it goes into. The journal itself
-stays: it undoes writes into the very files of this machine, and goes along only in a whole copy (`backup`).
+that it had before (`known_as`); an import follows the journal of the library that it goes into, and remembers them for
+files that a scan will find. The journal itself stays: it undoes writes into the very files of this machine, and goes
+along only in a whole copy (`backup`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..records import file_fields
 from .database import Connection, Database, now
 from .decision_lines import FORMAT, VERSION, Key, Line, NewerFormatError, encode, parse
 from .decisions import STANDS, append, counting, path_of
-from .lineage import contents, track_of
+from .lineage import also, contents, track_of
 
 LINES_A_WRITE = 500
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -203,6 +204,7 @@ def _take(connection: Connection, lines: list[tuple[int, Line]], last: bool) -> 
         if track_id is None:
             track_id = _new_song(connection, line)
             taken.n_new_songs += 1
+        also(connection, track_id, (line.digest, *line.known_as))
         _add(connection, track_id, line, undoes)
         taken.n_added += 1
     return taken

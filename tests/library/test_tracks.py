@@ -99,6 +99,34 @@ def test_what_failed_by_a_bound_is_tried_again_with_another_bound(
     assert known[b"/a.mp3"].done
 
 
+def test_a_song_whose_tags_another_program_wrote_stays_the_song(
+    tracks: Tracks, database: Database, model: int, scan: int
+) -> None:
+    """By its place and its sound; from then on wherever the new content lies."""
+
+    def track_of(path: bytes) -> int:
+        return int(rows(database, "SELECT track_id FROM files WHERE path = ?", path)[0][0])
+
+    tracks.record(scan, model, [ok(b"/a.mp3", 1), ok(b"/b.mp3", 2)])
+    song = track_of(b"/a.mp3")
+    said = votes(1)
+    rounded = replace(said, logits=said.logits + 0.01)  # by another backend
+    tracks.record(scan, model, [replace(ok(b"/a.mp3", 1), digest=digest("tagged"), result=analysis(1, votes=rounded))])
+    assert track_of(b"/a.mp3") == song
+    assert tracks.analysed(digest("tagged"), model)
+    tracks.record(scan, model, [replace(ok(b"/copy.mp3", 1), digest=digest("tagged"), result=None)])
+    tracks.record(scan, model, [replace(ok(b"/a.mp3", 1), digest=digest("tagged again"))])
+    assert track_of(b"/copy.mp3") == track_of(b"/a.mp3") == song
+    others = [
+        replace(ok(b"/b.mp3", 3), digest=digest("another song in its place")),
+        replace(ok(b"/elsewhere.mp3", 1), digest=digest("the sound alone is not enough")),
+        replace(ok(b"/a.mp3", 1), digest=digest("longer"), result=analysis(1, duration_s=31.0)),
+    ]
+    before = {track_of(path) for path in (b"/a.mp3", b"/b.mp3")}
+    tracks.record(scan, model, others)
+    assert {track_of(record.path) for record in others}.isdisjoint(before)
+
+
 def test_one_content_is_one_track_and_keeps_its_analysis(
     tracks: Tracks, database: Database, model: int, scan: int
 ) -> None:

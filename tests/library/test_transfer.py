@@ -22,6 +22,7 @@ from acoustic.errors import LibraryError
 from acoustic.kept import NOT_MUSIC
 from acoustic.library.checking import check, status
 from acoustic.library.decision_lines import MAX_LINE_BYTES, NewerFormatError, parse, read_lines
+from acoustic.library.lineage import track_of
 from acoustic.library.store import Library
 from acoustic.library.transfer import Imported, backup, export, export_to, import_
 from tests.library.made_library import add_file, add_track, add_tracks, digest_of
@@ -168,6 +169,25 @@ def test_a_song_is_known_elsewhere_by_what_it_was_before_tags_were_written(libra
     assert found is not None
     assert found.genre == "Forró"
     assert import_(library.database, exported(other)) == Imported(0, 9, 0, 0, ())
+
+
+def test_a_song_that_is_found_after_the_import_is_known_by_what_it_was(library: Library, other: Library) -> None:
+    """Tags were written there; the scan here finds the files as they were, or as they are there, or both."""
+    retag(library, "a", "a tagged there")
+    lines = exported(library)
+    assert import_(other.database, lines).n_new_songs == 3
+    found = {other.database.read(lambda c, d=name: track_of(c, digest_of(d))) for name in ("a", "a tagged there")}
+    assert len(found) == 1
+    [song] = found
+    assert song is not None
+    decision = other.decisions.in_force(song)
+    assert decision is not None
+    assert decision.genre == "Forró"
+    assert import_(other.database, lines) == Imported(0, 9, 0, 0, ())
+    again = [json.loads(line) for line in exported(other)[1:]]
+    assert {tuple(line.get("known_as", ())) for line in again if line["digest"] == digest_of("a tagged there")} == {
+        (digest_of("a"),)
+    }
 
 
 def test_a_tag_that_was_taken_back_or_never_came_to_be_is_followed_as_well_or_not_at_all(library: Library) -> None:
