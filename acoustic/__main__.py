@@ -1,6 +1,10 @@
 """`python -m acoustic` is the `acoustic` command."""
 
-from .cli import main
+import sys
 
 if __name__ == "__main__":
+    try:
+        from .cli import main
+    except KeyboardInterrupt:  # while it still loads
+        sys.exit(130)
     main()

@@ -34,6 +34,14 @@ import errno
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """numbers of the OSError of a disk, a quota or a file that takes no more"""
+REFUSALS = frozenset(
+    (
+        *DISK_FULL,
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        *(errno.ENAMETOOLONG, errno.ELOOP),
+    )
+)
+"""numbers of the OSError of a disk that is full, or of a place that cannot be read or written"""
 
 
 class AcousticError(Exception):

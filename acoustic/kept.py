@@ -198,7 +198,7 @@ class LibraryStats:
 class ScanProgress:
     """How far a scan is. `n_found` still grows while `walking`; `eta_s` is None until it ends and a rate is known.
     `n_unchanged` are files whose answer was kept; of the `n_ok`, `n_known` hold a content that was analysed before
-    (moved, copied or only touched); `n_missing` those that are no longer there; `n_unreadable`
+    (moved, copied or only touched); `n_missing` those that are no longer there; `unreadable` are
     folders that could not be listed. `state` is "running", "done", "cancelled" or "failed"."""
 
     state: str
@@ -211,7 +211,7 @@ class ScanProgress:
     eta_s: float | None
     elapsed_s: float
     n_missing: int = 0
-    n_unreadable: int = 0
+    unreadable: tuple[str, ...] = ()
     n_known: int = 0
 
     @property
@@ -219,4 +219,4 @@ class ScanProgress:
         return self.n_unchanged + self.n_ok + self.n_errors
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__} | {"unreadable": list(self.unreadable)}

@@ -14,6 +14,7 @@ import pytest
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
+from acoustic import cli
 from acoustic.cli import app
 from acoustic.cli.training import _told
 from acoustic.errors import AcousticError, ManifestError, StorageError
@@ -170,6 +171,30 @@ def test_wrong_usage_is_status_2_without_a_traceback(env: Settings, arguments: l
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
+
+
+def test_what_the_system_refuses_is_a_message_and_what_else_breaks_is_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended_by(error: BaseException) -> int:
+        def broken() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", broken)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(str(ended.value.code))
+
+    for number in (errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG):
+        assert ended_by(OSError(number, os.strerror(number), os.fsdecode(b"/x/\xff\n.db"))) == 2
+        said = capsys.readouterr().err
+        assert os.strerror(number) in said
+        assert "Check the path and its permissions" in said
+    assert ended_by(KeyboardInterrupt()) == 130
+    with pytest.raises(BrokenPipeError):
+        ended_by(BrokenPipeError(errno.EPIPE, "closed"))
+    with pytest.raises(OSError, match="no name"):
+        ended_by(OSError(errno.EACCES, "no name"))
 
 
 def test_a_bad_setting_of_the_environment_is_named(env: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,10 @@ def test_export_and_import(path: Path, tmp_path: Path) -> None:
     lines = out("export")
     assert [json.loads(line)["kind"] for line in lines.splitlines()[1:]] == ["genre", "skip", "undo"]
     out("export", tmp_path / "decisions.jsonl")
+    (tmp_path / "song.mp3").write_text("a song")
+    assert "is there already" in refused("export", tmp_path / "song.mp3").message
+    assert (tmp_path / "song.mp3").read_text() == "a song"
+    out("export", tmp_path / "decisions.jsonl", "--overwrite")
     assert (tmp_path / "decisions.jsonl").read_text(encoding="utf-8").splitlines()[1:] == lines.splitlines()[1:]
     elsewhere = tmp_path / "elsewhere" / "library.db"
     assert "3 added, 0 known" in out("import", tmp_path / "decisions.jsonl", "--library", elsewhere)

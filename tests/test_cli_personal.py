@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from acoustic.cli import app
 from acoustic.doctor import examine
 from acoustic.errors import AcousticError
+from acoustic.library.store import Library
 from acoustic.settings import Settings
 from tests.test_cli import env, objects
 from tests.test_engine import song
@@ -49,6 +50,27 @@ def manifest(tmp_path: Path) -> Path:
         rows += [f"f{i}.wav,{('Forró', 'forro', 'Forró')[i]}", f"j{i}.wav,jazz"]
     (tmp_path / "songs.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return tmp_path / "songs.csv"
+
+
+def test_the_library_is_read_as_what_is_in_use(env: Settings, manifest: Path, tmp_path: Path) -> None:
+    """Whatever puts it to use: what tags are written by is what is answered."""
+
+    def read_with() -> set[str]:
+        with Library(Path(env.data_dir) / "library.db") as library:
+            rows = library.database.read(lambda c: c.execute("SELECT personal FROM verdicts").fetchall())
+        return {row[0] for row in rows}
+
+    out("scan", tmp_path)
+    assert read_with() == {""}
+    run("personal", "fit", manifest, "--yes")
+    assert read_with() == {"1"}
+    run("personal", "use", "none")
+    assert read_with() == {""}
+    run("personal", "undo")
+    assert read_with() == {"1"}
+    (Path(env.data_dir) / "personal" / "active.json").write_text('{"history": [null]}')  # by a process that died then
+    out("tag", "--json")
+    assert read_with() == {""}
 
 
 def test_teach_accept_evaluate_undo(env: Settings, manifest: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from acoustic.cli.tag import app
 from acoustic.errors import AcousticError
 from acoustic.library.database import Database
+from acoustic.library.tag_plan import Change
+from acoustic.library.tagging import TagJournal
 from acoustic.library.tags import read_tags, write_genres
 from acoustic.signal.sound_digest import sound_digest
 from acoustic.workstation import tagging
@@ -159,12 +161,56 @@ def test_what_may_be_written_over(place: Place) -> None:
     assert place.genres()["sure"] == ()
 
 
+@pytest.mark.parametrize("option", [("--library", "other.db"), ("--json",), ("--write",), ("--hard-links",)])
+@pytest.mark.parametrize("command", ["undo", "list"])
+def test_an_option_before_a_command_below_is_not_passed_over(
+    place: Place, option: tuple[str, ...], command: str
+) -> None:
+    """It would be heard by nobody, and another library than the named one worked on."""
+    place.run("--write")
+    written = place.genres()
+    error = place.refused(*option, command)
+    assert f"{option[0]} stands before `{command}`" in error.message
+    assert f"`acoustic tag {command} --help`" in (error.hint or "")
+    assert place.genres() == written
+
+
+def test_a_link_to_a_file_of_the_list_is_the_same_file(place: Place) -> None:
+    link = place.music / "a link.mp3"
+    link.symlink_to(place.sure)
+    also = """INSERT INTO files (path, shown, track_id, n_bytes, mtime_ns, state, scan_id)
+        SELECT ?, 'a link', track_id, n_bytes, mtime_ns, state, scan_id FROM files WHERE path = ?"""
+    with Database(place.library) as database:
+        database.write(lambda c: c.execute(also, (bytes(link), bytes(place.sure))))
+    said = {Path(line["file"]).name: (line["status"], line["reason"]) for line in place.lines("--write")}
+    assert said["a link.mp3"] == ("written", None)
+    assert said["sure.mp3"] == ("left", "a link to a file of this list")
+    assert place.genres()["sure"] == ("Hip-Hop",)
+
+
+def test_a_write_that_is_interrupted_says_what_was_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = TagJournal._write
+
+    def interrupted(self: TagJournal, batch_id: int, change: Change, *others: object) -> None:
+        if change.path == bytes(place.sure):
+            raise KeyboardInterrupt
+        plain(self, batch_id, change, *others)
+
+    monkeypatch.setattr(TagJournal, "_write", interrupted)
+    said = place.run("--write", status=130)
+    assert "stopped; 1 file written. `acoustic tag undo 1` takes it back." in said
+    assert place.genres()["decided"] == ("Forró",)
+
+
 def test_a_folder_alone_and_times_kept(place: Place) -> None:
     link = place.music.parent / "link"
     link.symlink_to(place.music / "more")
     times = place.decided.stat().st_mtime_ns
     assert "1 file would be written" in place.run("--folder", link)
+    (place.music / "mor").mkdir()
     assert "0 files" in place.run("--folder", place.music / "mor")
+    for none in (place.music / "more2", place.sure):
+        assert "no such folder" in place.refused("--folder", none).message
     place.run("--write", "--folder", link, "--keep-times")
     assert place.genres()["decided"] == ("Forró",)
     assert place.genres()["sure"] == ()

@@ -156,9 +156,11 @@ def test_what_a_dead_process_left_is_caught_up_with(station, taught):
     station.keep_personal(offer.personal)
     station.use_personal(offer.personal.name)  # and here it died
     assert {row[1] for row in verdicts(station)} == {""}
+    assert station.is_behind()
     assert learning.catch_up(station) == len(taught[0])
     assert {row[1] for row in verdicts(station)} == {offer.personal.name}
     assert learning.catch_up(station) == 0
+    assert not station.is_behind()
 
 
 def test_neither_skips_nor_what_is_no_music_is_learned(station):

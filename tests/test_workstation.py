@@ -170,6 +170,29 @@ def test_what_was_taught_answers_from_then_on_and_asks_the_network_nothing(
     assert answer.personal == "mine"
 
 
+def test_what_another_program_put_to_use_answers_from_the_next_song_on(
+    fresh: Settings, station: Workstation, examples: list[Example]
+) -> None:
+    personal = taught(station, examples)
+    path = examples[0].path
+
+    def answered_with() -> str | None:
+        [(_, answer)] = station.analyze([path])
+        assert isinstance(answer, Analysis)
+        return answer.personal
+
+    assert answered_with() is None
+    with Workstation(fresh) as other:
+        assert not other.has_library()
+        other.use_personal(personal.name)
+        assert answered_with() == personal.name
+        other.undo_personal()
+    assert answered_with() is None
+    (Path(fresh.data_dir) / "personal" / "active.json").write_text("{")
+    assert answered_with() is None
+    assert station.personal_problem is not None
+
+
 def test_files_that_fail_are_left_out(station: Workstation, examples: list[Example], tmp_path: Path) -> None:
     (tmp_path / "text.mp3").write_text("hello\n")
     told: list[tuple[int, int]] = []

@@ -8,6 +8,7 @@ command's arguments are known to be good.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -17,8 +18,9 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__, terminal
-from ..errors import AcousticError
-from .leaving import leave
+from ..errors import REFUSALS, AcousticError, StorageError
+from ..kept import shown_path
+from .leaving import STOPPED, leave
 
 _HOMES = {
     "analyze": "songs:app",
@@ -74,6 +76,14 @@ def main() -> None:
     except AcousticError as error:
         terminal.print_error(error)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSALS or error.filename is None:
+            raise
+        place = terminal.safe(shown_path(os.fsencode(error.filename)))
+        terminal.print_error(StorageError(f"{place}: {error.strerror}", "Check the path and its permissions."))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
     except SystemExit as ended:
         if isinstance(ended.code, int) and "torch" not in sys.modules and threading.active_count() == 1:
             with suppress(OSError):  # nobody reads any more: let Python say so as it always does

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import terminal
+from ..errors import ModelError
 from ..settings import Settings, prepare_process
 
 
@@ -69,6 +70,19 @@ def workstation_of(**overrides: Any) -> Any:
     from ..workstation import Workstation
 
     return Workstation(settings)
+
+
+def read_as_chosen(station: Any) -> None:
+    """The library's songs are read anew where they are not read as what is in use reads them."""
+    try:
+        behind = station.is_behind()
+    except ModelError:  # what is in use cannot be used, and the model answers alone: told where songs are heard
+        return
+    if behind:
+        from ..workstation.learning import catch_up
+
+        with terminal.stages() as report:
+            catch_up(station, report)
 
 
 def tell_personal(station: Any) -> None:

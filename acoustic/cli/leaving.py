@@ -6,6 +6,9 @@ import os
 import sys
 from typing import NoReturn
 
+STOPPED = 130
+"""exit status of a command that a person ended: what shells expect of Ctrl-C"""
+
 
 def leave(status: int) -> NoReturn:
     """End the process now, with what was written flushed: no thread is waited for, and no module taken apart.

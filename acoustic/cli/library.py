@@ -71,15 +71,24 @@ def back_up_library(
 @app.command("export")
 def export_library(
     target: Annotated[Path | None, typer.Argument(help="A file.", metavar="FILE", show_default="stdout")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     library: LibraryOption = None,
 ) -> None:
-    """Write all that you decided, with its history, as JSON Lines: songs by their content, wherever they lie."""
+    """Write all that you decided, with its history, as JSON Lines: songs by their content, wherever they lie. Exit
+    status 1 if the library is damaged and some lines could not be read."""
     from ..library.transfer import export, export_to
 
     with opened(library) as kept:
-        n = export(kept.database, sys.stdout.buffer) if target is None else export_to(kept.database, target)
+        done = (
+            export(kept.database, sys.stdout.buffer)
+            if target is None
+            else export_to(kept.database, target, overwrite=overwrite)
+        )
     sys.stdout.flush()
-    terminal.note(f"{n} lines of history written")
+    terminal.note(f"{done.n_lines} lines of history written")
+    if done.n_lost:
+        terminal.note(f"the library is damaged: {done.n_lost} lines could not be read")
+    raise typer.Exit(1 if done.n_lost else 0)
 
 
 @app.command("import")

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import terminal
-from .arguments import DeviceOption, JsonOption, ModelOption, workstation_of
+from ..kept import shown_path
+from .arguments import DeviceOption, JsonOption, ModelOption, read_as_chosen, workstation_of
 
 app = typer.Typer(help="Teach genres of your own, and choose what was taught.", no_args_is_help=True)
 
+_USE_IT = "Use it from now on?"
 SongsArgument = Annotated[
     Path, typer.Argument(help="CSV with the columns file,genre (and group).", metavar="MANIFEST.csv")
 ]
@@ -42,16 +44,20 @@ def fit_personal(
         for warning in taught.warnings:
             terminal.print_error(warning)
         ask = personal is not None and not yes and not as_json and _someone_answers()
-        use = personal is not None and (yes or (ask and typer.confirm("Use it from now on?", default=True, err=True)))
+        try:
+            use = personal is not None and (yes or (ask and typer.confirm(_USE_IT, default=True, err=True)))
+        except typer.Abort:
+            if personal is not None:
+                terminal.note(_kept_as(personal.name))
+            raise
         if personal is None:
             terminal.note("These songs teach nothing that the model does not know better: nothing was kept.")
         elif use:
             station.use_personal(personal.name)
+            read_as_chosen(station)
             terminal.note(f"version {personal.name} is in use; `acoustic personal undo` takes it back")
         else:
-            terminal.note(
-                f"kept as version {personal.name}, not in use: `acoustic personal use {personal.name}` puts it to use"
-            )
+            terminal.note(_kept_as(personal.name))
     if as_json:
         kept = {"name": personal.name if personal else None, "active": use, **lesson.to_dict()}
         terminal.out(json.dumps({**kept, "failures": [f.to_dict() for f in taught.failures]}, ensure_ascii=False))
@@ -98,14 +104,20 @@ def use_personal(
     model: ModelOption = None,
 ) -> None:
     """Put a version to use, or none."""
-    workstation_of(model=model).use_personal(None if name == "none" else name)
+    with workstation_of(model=model) as station:
+        station.use_personal(None if name == "none" else name)
+        read_as_chosen(station)
     _tell_use(None if name == "none" else name)
 
 
 @app.command("undo")
-def undo_personal() -> None:
+def undo_personal(model: ModelOption = None) -> None:
     """Go back to the version that was in use before."""
-    _tell_use(workstation_of().undo_personal())
+    from ..workstation.learning import roll_back
+
+    with workstation_of(model=model) as station:
+        name = roll_back(station) if station.has_library() else station.undo_personal()
+    _tell_use(name)
 
 
 @app.command("export")
@@ -115,7 +127,7 @@ def export_personal(
 ) -> None:
     """Write a version to a zip file or a folder: weights as safetensors, all else as JSON; no songs, no file names."""
     workstation_of().export_personal(name, target)
-    terminal.note(f"version {name} is in {target}")
+    terminal.note(f"version {name} is in {terminal.safe(shown_path(bytes(target)))}")
 
 
 @app.command("import")
@@ -139,6 +151,10 @@ def _examples(manifest: Path) -> list[Any]:
 def _someone_answers() -> bool:
     """Whether a question would reach a person."""
     return sys.stdin.isatty()
+
+
+def _kept_as(name: str) -> str:
+    return f"kept as version {name}, not in use: `acoustic personal use {name}` puts it to use"
 
 
 def _tell_use(name: str | None) -> None:

@@ -17,15 +17,21 @@ import typer
 from .. import terminal
 from ..errors import SettingsError
 from ..kept import ScanProgress, shown_path
-from .arguments import DeviceOption, JsonOption, LibraryOption, ModelOption, NoPersonalOption, settings_of
-from .leaving import leave
+from .arguments import (
+    DeviceOption,
+    JsonOption,
+    LibraryOption,
+    ModelOption,
+    NoPersonalOption,
+    read_as_chosen,
+    settings_of,
+)
+from .leaving import STOPPED, leave
 
 app = typer.Typer()
 
-STOPPED = 130
-"""exit status of a scan that a person ended: what shells expect of Ctrl-C"""
 LISTED = 10
-"""how many of the files that failed are named"""
+"""how many of the files that failed are named, and of the folders"""
 
 
 class Engine(StrEnum):
@@ -46,13 +52,15 @@ def scan(
     model: ModelOption = None,
     no_personal: NoPersonalOption = False,
 ) -> None:
-    """Analyse a folder of songs into the library. Only what is new or changed costs time; Ctrl-C loses nothing."""
+    """Analyse a folder of songs into the library. Only what is new or changed costs time; Ctrl-C loses nothing. Exit
+    status 1 if files or folders could not be read."""
     if watch and engine is not Engine.LOCAL:
         raise SettingsError("--watch is for the local engine", "Leave out `--engine`.")
     settings = settings_of(library=library, device=device, model=model)
     from ..workstation import Workstation, scanning
 
     with Workstation(settings, personal=not no_personal) as station:
+        read_as_chosen(station)
         with _until_interrupted() as cancel, terminal.follow() as bar:
             how: dict[str, Any] = {"on_progress": lambda p: bar(_words(p), p.n_finished, p.n_found), "cancel": cancel}
             if watch:
@@ -69,7 +77,7 @@ def scan(
         if done.state == "cancelled":
             station.library.close()
             leave(0 if watch else STOPPED)  # loading or measuring the network would be waited for, for seconds
-    raise typer.Exit(1 if counts else 0)
+    raise typer.Exit(1 if counts or done.unreadable else 0)
 
 
 def _words(progress: ScanProgress) -> str:
@@ -92,8 +100,10 @@ def _tell(done: ScanProgress, counts: dict[str, int], first: list[tuple[bytes, s
     parts += [f"{done.n_known} known by content"] if done.n_known else []
     parts += [f"{done.n_missing} no longer there"] if done.n_missing else []
     terminal.out(f"{done.n_found} files: {', '.join(parts)}, in {_duration(done.elapsed_s)}")
-    if done.n_unreadable:
-        terminal.note(f"{done.n_unreadable} folders could not be read")
+    if done.unreadable:
+        terminal.note(f"could not be read: {len(done.unreadable)} folders")
+        for folder in done.unreadable[:LISTED]:
+            terminal.note(f"  {terminal.safe(folder)}")
     if counts:
         n = sum(counts.values())
         terminal.note(f"without an answer: {n} ({', '.join(f'{code} {k}' for code, k in counts.items())})")

@@ -15,7 +15,7 @@ from .. import terminal
 from ..errors import SettingsError
 from ..kept import shown_path
 from ..records import file_fields
-from .arguments import JsonOption, LibraryOption
+from .arguments import JsonOption, LibraryOption, read_as_chosen, workstation_of
 from .library import opened
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tag(
     """What would be written into which file; your decisions go before the model's answers. Exit status 1 if a file
     could not be written."""
     if ctx.invoked_subcommand is not None:
-        return
+        return _nothing_before(ctx)
     if only_empty + renew + overwrite > 1:
         raise SettingsError("--only-empty, --renew and --overwrite exclude one another", "Give one of them.")
     from ..library.tag_plan import Policy, read_mapping
@@ -65,7 +65,13 @@ def tag(
         mapping=read_mapping(mapping) if mapping is not None else {},
         keep_times=keep_times,
     )
-    below = os.fsencode(os.path.realpath(folder.expanduser())) if folder is not None else b""
+    below = b""
+    if folder is not None:
+        below = os.fsencode(os.path.realpath(folder.expanduser()))
+        if not os.path.isdir(below):
+            raise SettingsError(f"--folder {shown_path(bytes(folder))}: no such folder", "Name a folder of songs.")
+    with workstation_of(library=library) as station:
+        read_as_chosen(station)
     with opened(library) as kept, terminal.stages(quiet=as_json) as report:
         from ..library.tagging import candidates
 
@@ -136,12 +142,34 @@ def list_batches(
         _print_files(files)
 
 
+def _nothing_before(ctx: typer.Context) -> None:
+    """An option before `undo` or `list` is none of theirs: passed over in silence, another library than the named one
+    would be worked on."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name) if parameter.name else None
+        if source is not None and source.name == "COMMANDLINE":
+            name = ctx.invoked_subcommand
+            raise SettingsError(
+                f"{parameter.opts[0]} stands before `{name}`, where it is not heard",
+                f"Options of `tag {name}` come after its name; `acoustic tag {name} --help` lists them.",
+            )
+
+
 def _write(kept: Any, changes: Sequence[Change], policy: Policy, hard_links: bool, report: Any) -> Written:
     from ..workstation.tagging import write_tags
 
-    return write_tags(
-        kept, changes, policy, hard_links=hard_links, on_progress=lambda done, n: report("writing", done, n)
-    )
+    before = {batch.id for batch in kept.tagging.batches()}
+    try:
+        return write_tags(
+            kept, changes, policy, hard_links=hard_links, on_progress=lambda done, n: report("writing", done, n)
+        )
+    except KeyboardInterrupt:
+        for batch in kept.tagging.batches():
+            if batch.id not in before:
+                terminal.note(
+                    f"stopped; {_files(batch.n_written)} written. `acoustic tag undo {batch.id}` takes it back."
+                )
+        raise
 
 
 def _print_plan(changes: Sequence[Change], written: Written | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,10 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from ..errors import DISK_FULL, AcousticError, SettingsError, StorageError
+from ..errors import REFUSALS, AcousticError, SettingsError, StorageError
 from .arguments import settings_of
 
 app = typer.Typer()
-REFUSALS = {
-    *DISK_FULL,
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-}
-"""what a disk says that is full or may not be written to"""
 
 
 @app.command()

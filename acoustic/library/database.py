@@ -277,6 +277,8 @@ class Database:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds to it
             raise LibraryError(f"the library {self.path}: {error}", _HINTS.get(code, "")) from error
+        except UnicodeDecodeError as error:  # of SQLite's own words, which quote what is damaged
+            raise LibraryError(f"the library {self.path}: its texts are no texts any more", _DAMAGED) from error
 
 
 def _connect(path: Path, mode: str) -> Connection:

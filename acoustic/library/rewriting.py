@@ -177,7 +177,7 @@ def translated(path: bytes, temp: bytes = b"") -> Iterator[None]:
 def _refusal(path: bytes, error: OSError) -> TagError:
     name = shown(path)
     if isinstance(error, FileNotFoundError):
-        return TagError(f"{name} is not there", "Scan the folder again.")
+        return TagError(f"{name} is not there", "If it was moved, scan the folder where it is now, and try again.")
     if error.errno in DISK_FULL:
         return TagError(
             f"{name}: no room on its disk for a copy", "Make room and write again; the file was left as it was."

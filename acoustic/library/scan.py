@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AcousticError, AudioError, InternalError, LibraryError, StoppedError
-from ..kept import FileRecord, FoundFile, ScanProgress, SongTags
+from ..kept import FileRecord, FoundFile, ScanProgress, SongTags, shown_path
 from ..records import Analysis, Failure
 from .tracks import Tracks
 from .writer_lock import let_go, try_take
@@ -227,7 +227,7 @@ class _Scan:
             eta_s=None if walking or finished == then else max(0, n_found - finished) / rate,
             elapsed_s=now - self._began,
             n_missing=self._n_missing,
-            n_unreadable=len(self._unreadable),
+            unreadable=tuple(sorted(map(shown_path, self._unreadable.copy()))),
             n_known=self._n_known,
         )
         self._on_progress(progress)

@@ -14,7 +14,7 @@ from ..errors import ManifestError, SettingsError, TagError
 from ..kept import NOT_MUSIC, SongTags
 from .database import Connection, Database
 from .genres import key, tidy
-from .tags import read_tags
+from .tags import is_writable, read_tags
 
 MAX_RANKED = 8
 _CHUNK = 500  # values in one SQL statement
@@ -28,6 +28,8 @@ NO_MUSIC = "you said that it is no music"
 MAPPED_AWAY = "your mapping has no genre for it"
 CHANGED = "changed since the scan"
 UNREADABLE = "cannot be read"
+NOT_WRITTEN = "no tags are written into this kind of file"
+SAME_FILE = "a link to a file of this list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def _change(one: Candidate, policy: Policy, ours: tuple[str, ...] | None, read: 
     detail = ""
     try:
         status = os.stat(one.path)
-        before = read(one.path).genres
+        before, writable = read(one.path).genres, is_writable(one.path)
     except OSError as error:
         reason, detail = UNREADABLE, error.strerror or str(error)
     except TagError as error:
@@ -188,6 +190,8 @@ def _change(one: Candidate, policy: Policy, ours: tuple[str, ...] | None, read: 
     else:
         if (status.st_size, status.st_mtime_ns) != (one.n_bytes, one.mtime_ns):
             reason = CHANGED
+        elif not reason and not writable:
+            reason = NOT_WRITTEN
         elif not reason:
             reason = _protected(before, after, policy, ours)
     return Change(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .database import Connection, Database, now
+from .lineage import track_of
 from .rewriting import Original
 from .tag_plan import Change, Policy
 
@@ -82,10 +83,25 @@ class TagRows:
         return found
 
     def ours(self, paths: Sequence[bytes]) -> dict[bytes, tuple[str, ...]]:
-        """What we wrote last into each of `paths` and did not take back."""
+        """What we wrote last into each of `paths` and did not take back, there or where the song lay then."""
         marks = ",".join("?" * len(paths))
         rows = self.where(f"state = 'written' AND path IN ({marks}) ORDER BY id", *paths)
-        return {row.path: row.after for row in rows}
+        moved = f"""SELECT f.path, w.genres_after FROM files AS f JOIN tracks AS t ON t.id = f.track_id
+            JOIN tag_writes AS w ON w.digest_after = t.digest AND w.state = 'written'
+            WHERE f.path IN ({marks}) ORDER BY w.id"""
+        found = self._database.read(lambda c: c.execute(moved, tuple(paths)).fetchall())
+        return {row[0]: tuple(json.loads(row[1])) for row in found} | {row.path: row.after for row in rows}
+
+    def moved_to(self, row: Row) -> list[bytes]:
+        """Where the scans found the song of this write since, but for places that its batch wrote itself."""
+        sql = """SELECT path FROM files AS f WHERE track_id = ? AND state = 'ok' AND missing = 0
+            AND NOT EXISTS (SELECT 1 FROM tag_writes WHERE batch_id = ? AND path = f.path) ORDER BY path"""
+
+        def work(connection: Connection) -> list[bytes]:
+            track_id = track_of(connection, row.digest_after or "")
+            return [found[0] for found in connection.execute(sql, (track_id, row.batch_id))]
+
+        return self._database.read(work)
 
     def new_batch(self, policy: Policy) -> int:
         values = now(), policy.to_json()

@@ -18,8 +18,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import LibraryError, TagError
@@ -37,7 +37,7 @@ from .rewriting import (
     shown,
     tagged_copy,
 )
-from .tag_plan import Candidate, Change, Policy, candidates, plan
+from .tag_plan import SAME_FILE, Candidate, Change, Policy, candidates, plan
 from .tag_rows import UNDOING, Batch, Row, TagRows
 from .tags import read_tags
 from .writer_lock import WriterLock
@@ -104,9 +104,14 @@ class TagJournal:
     def plan(self, files: Sequence[Candidate], policy: Policy, on_progress: OnProgress | None = None) -> list[Change]:
         """The dry run, see `tag_plan.plan`."""
         changes: list[Change] = []
+        reals: set[bytes] = set()
         for start in range(0, len(files), _CHUNK):
             some = files[start : start + _CHUNK]
-            changes += plan(some, policy, self._rows.ours([one.path for one in some]))
+            for change in plan(some, policy, self._rows.ours([one.path for one in some])):
+                real = os.path.realpath(change.path) if change.writes else b""
+                again = change.writes and real in reals
+                changes.append(replace(change, after=change.before, reason=SAME_FILE) if again else change)
+                reals.add(real)
             if on_progress is not None:
                 on_progress(len(changes), len(files))
         return changes
@@ -233,6 +238,8 @@ class TagJournal:
     def _undo(
         self, row: Row, audio_digest: AudioDigest, keep_times: bool, hard_links: bool, at_step: AtStep | None
     ) -> Outcome:
+        row = self._followed(row)
+
         def step(name: str) -> None:
             if at_step is not None:
                 at_step(name, row.path)
@@ -279,6 +286,17 @@ class TagJournal:
         self._rows.settle(row.id, original, digest, "undone", before)
         step("undone")
         return Outcome(row.path, after, before, note=note)
+
+    def _followed(self, row: Row) -> Row:
+        """The row of a file that was moved, at the place where a scan found the very content that was written."""
+        if os.path.lexists(row.path):
+            return row
+        for path in self._rows.moved_to(row):
+            with suppress(OSError):
+                if digest_of(os.path.realpath(path)) == row.digest_after:
+                    self._rows.set(row.id, path=path)
+                    return replace(row, path=path)
+        return row
 
     # --- after an end at the wrong moment ---
 

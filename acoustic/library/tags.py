@@ -182,6 +182,15 @@ def _opened(path: AnyPath, mode: str) -> Iterator[BinaryIO]:
         raise TagError(f"{_shown(path)}: its tags cannot be read ({_text(reason)})") from error
 
 
+def is_writable(path: AnyPath) -> bool:
+    """Whether genres can be written into a file of this kind; what is none of any kind is told when it is read."""
+    try:
+        with _opened(path, "rb") as file:
+            return _kind(file) != "ape"
+    except TagError:
+        return True
+
+
 def _kind(file: BinaryIO) -> str:
     """mp3, flac, ogg, m4a, wma, wav, aiff or ape, by the file's bytes. TagError for anything else."""
     head = file.read(64)

@@ -88,6 +88,11 @@ class Tracks:
         found = self._database.read(find)
         return self._database.write(make) if found is None else found
 
+    def models(self, weights_digest: str) -> list[int]:
+        """The rows of the model of these weights, the latest first: one for each way in which it was asked."""
+        sql = "SELECT id FROM models WHERE weights_digest = ? ORDER BY id DESC"
+        return [row[0] for row in self._rows(sql, (weights_digest,))]
+
     def begin_scan(self, root: bytes, engine: str, model_id: int, bounds: str = "") -> int:
         """A new running scan, which holds files to `bounds` (any text that tells them apart). What still stands as
         running is marked failed: its process is dead, because no two scans run at a time (see `scan.alone`)."""
@@ -201,6 +206,12 @@ class Tracks:
             args = (*part, *(() if model_id is None else (model_id,)))
             for row in self._rows(sql, args):
                 yield _stored(row)
+
+    def is_behind(self, model_id: int, personal: str) -> bool:
+        """Whether an analysis of this model is read otherwise than by this version."""
+        sql = """SELECT EXISTS (SELECT 1 FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id
+            WHERE a.model_id = ? AND v.personal IS NOT ?)"""
+        return bool(self._rows(sql, (model_id, personal))[0][0])
 
     def reread(
         self,

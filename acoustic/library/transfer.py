@@ -15,13 +15,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from sqlite3 import DatabaseError
 from typing import IO, Any
 
 from ..errors import LibraryError
 from ..records import file_fields
-from .database import Connection, Database, now
+from .database import Connection, Database, Row, now
 from .decision_lines import FORMAT, VERSION, Key, Line, NewerFormatError, encode, parse
 from .decisions import STANDS, append, counting, path_of
 from .lineage import also, contents, track_of
@@ -29,6 +31,19 @@ from .lineage import also, contents, track_of
 LINES_A_WRITE = 500
 SQLITE_HEADER = b"SQLite format 3\0"
 MAX_ERRORS = 1_000
+
+
+_LINES = """SELECT d.*, t.digest, t.n_bytes, u.made_at AS u_made_at, u.who AS u_who, u.kind AS u_kind,
+        u.genre AS u_genre
+    FROM decisions AS d JOIN tracks AS t ON t.id = d.track_id LEFT JOIN decisions AS u ON u.id = d.undoes_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Lines that were written, and lines of a damaged library that could not be read."""
+
+    n_lines: int
+    n_lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,58 +89,72 @@ def backup(database: Database, target: Path, *, overwrite: bool = False) -> None
             f"{target} cannot be written: {error.strerror}", "Choose a folder that you may write in."
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
-def export(database: Database, out: IO[bytes]) -> int:
-    """Write all decisions with their history as JSON Lines, in one snapshot; returns how many. OSError is the
-    caller's."""
+def export(database: Database, out: IO[bytes]) -> Exported:
+    """Write all decisions with their history as JSON Lines, in one snapshot. Of a damaged library all those that can be
+    read. OSError is the caller's."""
 
-    def work(connection: Connection) -> int:
+    def work(connection: Connection) -> Exported:
         out.write(encode({"format": FORMAT, "version": VERSION, "exported_at": now()}))
-        n = 0
-        rows = connection.execute(
-            """SELECT d.*, t.digest, t.n_bytes, u.made_at AS u_made_at, u.who AS u_who, u.kind AS u_kind,
-                u.genre AS u_genre
-            FROM decisions AS d JOIN tracks AS t ON t.id = d.track_id LEFT JOIN decisions AS u ON u.id = d.undoes_id
-            ORDER BY d.id"""
-        )
-        for row in rows:
-            path = path_of(connection, row["track_id"])
-            undone = {name: row[f"u_{name}"] for name in ("made_at", "who", "kind", "genre")}
-            said = {
-                "digest": row["digest"],
-                "n_bytes": row["n_bytes"],
-                **({"known_as": before} if (before := contents(connection, row["digest"])[1:]) else {}),
-                **(file_fields(os.fsdecode(path)) if path is not None else {}),
-                **{name: row[name] for name in ("made_at", "who", "kind", "genre")},
-                "undoes": undone if row["undoes_id"] is not None else None,
-                **{name: row[name] for name in ("batch", "said_genre", "said_confidence", "took_s")},
-            }
-            out.write(encode(said))
-            n += 1
-        return n
+        n = n_lost = last = 0
+        try:
+            for row in connection.execute(f"{_LINES} ORDER BY d.id"):
+                out.write(_line(connection, row))
+                n, last = n + 1, row["id"]
+            return Exported(n, 0)
+        except (DatabaseError, UnicodeDecodeError):
+            greatest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
+        for number in range(last + 1, greatest + 1):  # one by one, over what is damaged
+            try:
+                row = connection.execute(f"{_LINES} WHERE d.id = ?", (number,)).fetchone()
+                if row is not None:
+                    out.write(_line(connection, row))
+                    n += 1
+            except (DatabaseError, UnicodeDecodeError):
+                n_lost += 1
+        return Exported(n, n_lost)
 
     return database.read(work)
 
 
-def export_to(database: Database, target: Path) -> int:
-    """`export` into a file, which has either all of it or is as it was. LibraryError if it cannot be written, or is a
-    library (this one, another, a backup), which it would replace."""
+def _line(connection: Connection, row: Row) -> bytes:
+    path = path_of(connection, row["track_id"])
+    undone = {name: row[f"u_{name}"] for name in ("made_at", "who", "kind", "genre")}
+    said = {
+        "digest": row["digest"],
+        "n_bytes": row["n_bytes"],
+        **({"known_as": before} if (before := contents(connection, row["digest"])[1:]) else {}),
+        **(file_fields(os.fsdecode(path)) if path is not None else {}),
+        **{name: row[name] for name in ("made_at", "who", "kind", "genre")},
+        "undoes": undone if row["undoes_id"] is not None else None,
+        **{name: row[name] for name in ("batch", "said_genre", "said_confidence", "took_s")},
+    }
+    return encode(said)
+
+
+def export_to(database: Database, target: Path, *, overwrite: bool = False) -> Exported:
+    """`export` into a file, which has either all of it or is as it was. LibraryError if it cannot be written, exists
+    (and `overwrite` is not set), or is a library (this one, another, a backup), which it would replace."""
     if _is_database(target):
         raise LibraryError(f"{target} is a library: it would be lost", "Choose another name for what is exported.")
+    if os.path.lexists(target) and not overwrite:
+        raise LibraryError(f"{target} is there already", "Choose another name, or use `--overwrite`.")
     aside = _beside(target.absolute())
     try:
         with open(aside, "xb") as out:
-            n = export(database, out)
+            done = export(database, out)
         _put_in_place(aside, target.absolute())
     except OSError as error:
         raise LibraryError(
             f"{target} cannot be written: {error.strerror}", "Choose a folder that you may write in."
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
-    return n
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return done
 
 
 def import_(database: Database, lines: Iterable[bytes]) -> Imported:

@@ -40,6 +40,8 @@ from .version_file import (
 ACTIVE_FILE = "active.json"
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,58}[A-Za-z0-9])?")
 NONE = "none"
+UNKNOWN = "(unknown)"
+"""in the place of the name of what is in use, where that cannot be read"""
 """The name of the built-in model alone, where a version can be named."""
 _CHOOSE = "Choose again with `acoustic personal use NAME`, or `acoustic personal use none`."
 
@@ -102,13 +104,17 @@ class Versions:
         """All versions, also those that cannot be used with `base`."""
         try:
             active = self.active()
-        except ModelError:
-            active = None
-        return [self._line(name, name == active, base) for name in self.names()]
+        except ModelError as error:
+            return [Version(UNKNOWN, True, error=error), *(self._line(name, False, base) for name in self.names())]
+        names = self.names()
+        if active is not None and active not in names:
+            names.append(active)
+        return [self._line(name, name == active, base) for name in names]
 
     def _line(self, name: str, active: bool, base: Base) -> Version:
         try:
-            stored = parse(*read_folder(self.folder / name), where=self.folder / name)
+            folder = self._find(name)
+            stored = parse(*read_folder(folder), where=folder)
         except ModelError as error:
             return Version(name, active, error=error)
         problem = None
@@ -170,19 +176,32 @@ class Versions:
         if history[-1] != name:
             self._write_history([*history, name])
 
-    def undo(self) -> str | None:
-        """Back to what was in use before; returns it. ModelError where there is nothing before."""
+    def undo(self, base: Base) -> str | None:
+        """Back to what was in use before; returns it. ModelError, and nothing is changed, where there is nothing
+        before or it cannot be used with `base`."""
         history = self._history()
         if len(history) < 2:
             raise ModelError("there is nothing to undo", "`acoustic personal list` shows what there is.")
+        before = history[-2]
+        if before is not None:
+            try:
+                self.load(before, base)
+            except ModelError as error:
+                raise ModelError(f"what was in use before cannot be used: {error.message}", _CHOOSE) from error
         self._write_history(history[:-1])
-        return history[-2]
+        return before
 
     def _history(self) -> list[str | None]:
         file = self.folder / ACTIVE_FILE
         try:
-            if not file.exists():
-                return [None]
+            os.stat(file)
+        except FileNotFoundError:
+            return [None]
+        except OSError as error:
+            raise ModelError(
+                f"{file}: cannot be read: {error.strerror}", "Check the permissions of its folder."
+            ) from None
+        try:
             said = json.loads(read_bytes(file, MAX_META_BYTES))
             history = said["history"]
         except (ValueError, KeyError, TypeError) as error:

@@ -134,8 +134,8 @@ def _ended(folder: str, progress: ScanProgress) -> str:
         facts.append(f"{progress.n_known:,} known by content")
     if progress.n_missing:
         facts.append(f"{progress.n_missing:,} no longer there")
-    if progress.n_unreadable:
-        facts.append(f"{wording.counted(progress.n_unreadable, 'folder')} could not be read")
+    if progress.unreadable:
+        facts.append(f"{wording.counted(len(progress.unreadable), 'folder')} could not be read")
     said, sign = {
         "done": (f"Scanned {wording.counted(progress.n_found, 'file')} in {took}.", TICK),
         "cancelled": ("Stopped; what was finished is kept. Scan again to go on.", FLAG),

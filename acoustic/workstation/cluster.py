@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AcousticError, AudioError, BackendError, InternalError, LibraryError
-from ..kept import FileRecord, FoundFile, ScanProgress, SongTags
+from ..kept import FileRecord, FoundFile, ScanProgress, SongTags, shown_path
 from ..library.scan import BATCH_FILES, BATCH_S, OnProgress, Walk, changed, is_gone
 from ..library.tracks import Tracks
 from ..records import Analysis, Failure
@@ -287,7 +287,7 @@ class _Job:
             eta_s=None if walking or not rate else (self.n_found - finished) / rate,
             elapsed_s=elapsed,
             n_missing=self.n_missing,
-            n_unreadable=len(self.unreadable),
+            unreadable=tuple(sorted(map(shown_path, self.unreadable))),
             n_known=self.n_known,
         )
         self.on_progress(progress)

@@ -160,8 +160,8 @@ def catch_up(workstation: Workstation, on_progress: OnProgress = _nobody) -> int
     library, personal = workstation.library, workstation.personal()
     name = personal.name if personal is not None else ""
     n_read = 0
-    for model_id in _models(workstation, workstation.base()):
-        if _behind(workstation, model_id, name):
+    for model_id in library.tracks.models(workstation.base().weights_digest):
+        if library.tracks.is_behind(model_id, name):
             n_read += library.tracks.reread(
                 judge(workstation, personal),
                 name,
@@ -195,25 +195,10 @@ def groups(tracks: Iterable[Track]) -> dict[int, str]:
 # --- what the model has heard ---
 
 
-def _models(workstation: Workstation, base: Base) -> list[int]:
-    """The rows of the model that answers, the latest first: one for each way in which it was asked."""
-    statement = "SELECT id FROM models WHERE weights_digest = ? ORDER BY id DESC"
-    read = workstation.library.database.read
-    return [row[0] for row in read(lambda db: db.execute(statement, (base.weights_digest,)).fetchall())]
-
-
-def _behind(workstation: Workstation, model_id: int, personal: str) -> bool:
-    """Whether an analysis of this model is read otherwise than by this version."""
-    statement = """
-        SELECT EXISTS (SELECT 1 FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id
-            WHERE a.model_id = ? AND v.personal IS NOT ?)"""
-    return bool(workstation.library.database.read(lambda db: db.execute(statement, (model_id, personal)).fetchone()[0]))
-
-
 def _heard(workstation: Workstation, base: Base, track_ids: Iterable[int]) -> Iterator[StoredVotes]:
     """The kept votes of those of the songs that the model has heard, each once."""
     left = set(track_ids)
-    for model_id in _models(workstation, base):
+    for model_id in workstation.library.tracks.models(base.weights_digest):
         for one in workstation.library.tracks.votes(sorted(left), model_id):
             if one.track_id in left:
                 left.discard(one.track_id)

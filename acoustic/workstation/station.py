@@ -99,6 +99,19 @@ class Workstation:
                 self._library = Library(self.settings.library_file())
         return self._library
 
+    def has_library(self) -> bool:
+        """Whether anything was ever kept: `library` makes what is not there."""
+        return self._library is not None or os.path.exists(self.settings.library_file())
+
+    def is_behind(self) -> bool:
+        """Whether songs of the library are read otherwise than what is in use reads them, see `learning.catch_up`.
+        Raises ModelError if that cannot be used."""
+        if not (self._personal and self.has_library()):
+            return False
+        personal, tracks = self.personal(), self.library.tracks
+        name = personal.name if personal is not None else ""
+        return any(tracks.is_behind(model_id, name) for model_id in tracks.models(self.base().weights_digest))
+
     def close(self) -> None:
         if self._classifier is not None:
             self._classifier.close()
@@ -120,7 +133,9 @@ class Workstation:
         descriptors: bool = False,
         on_stage: Callable[[int, str], None] | None = None,
     ) -> Iterator[tuple[int, Analysis | Failure]]:
-        """See OptimizedAudioClassifier.analyze_many."""
+        """See OptimizedAudioClassifier.analyze_many. With what is in use now, whichever program chose it."""
+        if self._classifier is not None and self._chosen_elsewhere(self._classifier):
+            self._put_to_use(self._classifier)
         return self.classifier.analyze_many(paths, descriptors=descriptors, on_stage=on_stage)
 
     def describe(self, path: PathLike) -> Descriptors:
@@ -223,8 +238,9 @@ class Workstation:
             self._put_to_use(self._classifier)
 
     def undo_personal(self) -> str | None:
-        """Back to what was in use before, which is returned; None is the model alone. Raises ModelError."""
-        name = self._versions.undo()
+        """Back to what was in use before, which is returned; None is the model alone. Raises ModelError, and then
+        changes nothing."""
+        name = self._versions.undo(self.base())
         if self._classifier is not None:
             self._put_to_use(self._classifier)
         return name
@@ -295,6 +311,15 @@ class Workstation:
                 heard[index] = Song(answer.votes, example.genre, example.group or os.fspath(example.path))
             on_song(len(heard) + len(failed), len(examples))
         return [heard[i] for i in sorted(heard)], [failed[i] for i in sorted(failed)]
+
+    def _chosen_elsewhere(self, classifier: OptimizedAudioClassifier) -> bool:
+        """Whether the classifier answers with something else than what is in use."""
+        if not self._personal:
+            return False
+        try:
+            return self._versions.active() != (classifier.personal.name if classifier.personal else None)
+        except ModelError:
+            return self.personal_problem is None
 
     def _put_to_use(self, classifier: OptimizedAudioClassifier) -> None:
         """The version in use, or the model alone where there is none or it cannot be used."""

@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,47 @@ def test_no_two_write_at_once(journal: TagJournal, database: Database, music: Pa
 
     assert not write(journal, change(path, "Rock"), at_step=meanwhile).failures
     assert refused == ["tags are being written already"] * 2
+
+
+def test_a_file_that_was_moved_is_found_by_what_was_written_into_it(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    """Where a scan met it since; before that there is nothing to find it by, and the hint says so."""
+    path, other = song(music / "a.mp3", "mp3"), song(music / "b.mp3", "mp3", 2)
+    old = path.read_bytes()
+    keep(database, [path])
+    keep(database, [other])
+    write(journal, change(path, "Rock"), change(other, "Jazz"))
+    (music / "sub").mkdir()
+    moved = path.rename(music / "sub" / "a.mp3")
+    first = undo(journal)
+    assert "scan the folder where it is now" in next(one.error.hint for one in first.outcomes if one.error)
+    scanned = "UPDATE files SET path = ?, shown = 'moved' WHERE path = ?"
+    database.write(lambda c: c.execute(scanned, (bytes(moved), bytes(path))))
+    [found] = candidates(database, folder=bytes(moved.parent))
+    [renewed] = journal.plan([replace(found, decided="Folk")], Policy(only_empty=False))
+    assert renewed.after == ("Folk",), "our own genre is known as ours where it is now"
+    back = undo(journal)
+    assert [(one.path, one.error) for one in back.outcomes] == [(bytes(moved), None)]
+    assert moved.read_bytes() == old
+    assert undo_refused(journal) == "nothing is written that could be undone"
+
+
+def undo_refused(journal: TagJournal) -> str:
+    with pytest.raises(TagError) as caught:
+        undo(journal)
+    return caught.value.message
+
+
+def test_a_kind_of_file_that_takes_no_tags_is_left_in_the_plan(journal: TagJournal, music: Path) -> None:
+    path = music / "a.wv"
+    path.write_bytes(b"wvpk" + bytes(28) + b"\0" * 64)
+    status = path.stat()
+    [line] = plan(
+        [Candidate(bytes(path), status.st_size, status.st_mtime_ns, "Rock", ())], Policy(), {}, lambda path: SongTags()
+    )
+    assert line.reason == "no tags are written into this kind of file"
+    assert refusal(write(journal, replace(line, after=("Rock",), reason=""))).message.endswith(line.reason)
 
 
 def test_nothing_to_write_is_no_batch(journal: TagJournal, music: Path) -> None:

@@ -24,7 +24,7 @@ from acoustic.library.checking import check, status
 from acoustic.library.decision_lines import MAX_LINE_BYTES, NewerFormatError, parse, read_lines
 from acoustic.library.lineage import track_of
 from acoustic.library.store import Library
-from acoustic.library.transfer import Imported, backup, export, export_to, import_
+from acoustic.library.transfer import Exported, Imported, backup, export, export_to, import_
 from tests.library.made_library import add_file, add_track, add_tracks, digest_of
 
 BAD_NAME = b"/music/\xff\xfe caf\xe9.mp3"
@@ -131,8 +131,11 @@ def test_an_export_never_takes_the_place_of_a_library(library: Library, tmp_path
     for path in (library.path, copy):
         with Library(path) as opened:
             assert in_force(opened) == before
-    assert export_to(library.database, tmp_path / "lines.jsonl") == 9
-    assert export_to(library.database, tmp_path / "lines.jsonl") == 9
+    lines = tmp_path / "lines.jsonl"
+    assert export_to(library.database, lines) == Exported(9, 0)
+    with pytest.raises(LibraryError, match="there already"):
+        export_to(library.database, lines)
+    assert export_to(library.database, lines, overwrite=True) == Exported(9, 0)
 
 
 def retag(library: Library, before: str, after: str) -> None:
@@ -188,6 +191,28 @@ def test_a_song_that_is_found_after_the_import_is_known_by_what_it_was(library: 
     assert {tuple(line.get("known_as", ())) for line in again if line["digest"] == digest_of("a tagged there")} == {
         (digest_of("a"),)
     }
+
+
+def test_of_a_damaged_library_all_that_can_be_read_is_exported(tmp_path: Path) -> None:
+    path = tmp_path / "library.db"
+    with Library(path) as opened:
+        for song in add_tracks(opened.database, *(f"song {i}" for i in range(400))):
+            opened.decisions.decide(song, "Rock" * 12, who="Ana", expected=None)
+        sql = "SELECT pageno FROM dbstat WHERE name = 'decisions' AND pagetype = 'leaf' ORDER BY pageno"
+        try:
+            pages = [row[0] for row in opened.database.read(lambda c: c.execute(sql).fetchall())]
+        except LibraryError:
+            pytest.skip("this SQLite does not tell which page is whose")
+    content = bytearray(path.read_bytes())
+    middle = pages[len(pages) // 2]
+    content[(middle - 1) * 4096 : middle * 4096] = bytes(4096)
+    path.write_bytes(content)
+    with Library(path) as opened:
+        done = export_to(opened.database, tmp_path / "saved.jsonl")
+    assert 0 < done.n_lost < 50
+    assert done.n_lines == 400 - done.n_lost
+    with Library(tmp_path / "new.db") as other, open(tmp_path / "saved.jsonl", "rb") as lines:
+        assert import_(other.database, read_lines(lines)).n_added == done.n_lines
 
 
 def test_a_tag_that_was_taken_back_or_never_came_to_be_is_followed_as_well_or_not_at_all(library: Library) -> None:

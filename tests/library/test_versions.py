@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,50 @@ def test_use_and_undo_walk_the_history(world: World, versions: Versions, persona
     versions.save(dataclasses.replace(personal, name="second"))
     for name in ("first", "second", "second", None):
         versions.use(name)
-    back = [versions.undo(), versions.undo(), versions.undo()]
+    back = [versions.undo(world.base) for _ in range(3)]
     assert back == ["second", "first", None]  # choosing the same twice is one step
     with pytest.raises(ModelError, match="nothing to undo"):
-        versions.undo()
+        versions.undo(world.base)
     assert versions.active() is None
+
+
+def test_undo_goes_back_to_nothing_that_cannot_be_used(
+    world: World, versions: Versions, personal: PersonalModel
+) -> None:
+    versions.save(dataclasses.replace(personal, name="second"))
+    for name in ("first", "second"):
+        versions.use(name)
+    shutil.rmtree(versions.folder / "first")
+    with pytest.raises(
+        ModelError, match="was in use before cannot be used: there is no version called 'first'"
+    ) as said:
+        versions.undo(world.base)
+    assert "personal use" in (said.value.hint or "")
+    assert versions.active() == "second"
+
+
+def test_what_is_in_use_is_listed_though_it_is_gone_or_not_to_be_told(world: World, versions: Versions) -> None:
+    versions.use("first")
+    shutil.rmtree(versions.folder / "first")
+    [line] = versions.listed(world.base)
+    assert (line.name, line.active) == ("first", True)
+    assert line.error is not None
+    (versions.folder / "active.json").write_text('{"history":')
+    [line] = versions.listed(world.base)
+    assert line.active
+    assert line.error is not None
+    assert "is damaged" in line.error.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="this account may read anything")
+def test_a_folder_that_may_not_be_read_is_told(world: World, versions: Versions) -> None:
+    versions.use("first")
+    versions.folder.chmod(0)
+    try:
+        with pytest.raises(ModelError, match="cannot be read"):
+            versions.active()
+    finally:
+        versions.folder.chmod(0o755)
 
 
 def test_the_list_tells_what_each_version_is(world: World, versions: Versions, personal: PersonalModel) -> None:
@@ -290,11 +331,11 @@ def test_damaged_tensors_are_refused(world: World, versions: Versions, personal:
 def test_a_damaged_pointer_is_said_and_mended_by_choosing(versions: Versions, world: World, data: str) -> None:
     versions.use("first")
     (versions.folder / ACTIVE_FILE).write_text(data)
-    for attempt in (versions.active, versions.undo):
+    for attempt in (versions.active, lambda: versions.undo(world.base)):
         with pytest.raises(ModelError, match="damaged") as refused:
             attempt()
         assert "personal use" in refused.value.hint
-    assert [v.name for v in versions.listed(world.base)] == ["first"]
+    assert [(v.name, v.active) for v in versions.listed(world.base)] == [("(unknown)", True), ("first", False)]
     versions.use("first")
     assert versions.active() == "first"
 
