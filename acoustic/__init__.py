@@ -6,6 +6,7 @@ The map, in the order in which data flows:
     records        the frozen records that cross borders
     kept           those of what the library keeps
     settings       every setting in one table; the only reader of the environment
+    writing        files that are there as a whole or not at all
     signal/        file -> segments -> mels; enhancement and descriptors beside it
     network/       mels -> votes, tags and embeddings; cards, registry, backends
     verdict/       votes -> the calibrated answer with its doubts

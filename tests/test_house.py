@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "acoustic"
 
-GROUND = {"errors", "records", "kept", "settings"}
+GROUND = {"errors", "records", "kept", "settings", "writing"}
 FLOOR_1 = {"signal", "network", "verdict", "cache", "profiler", "lane", "workers"}
 ENGINE = GROUND | FLOOR_1 | {"decoding", "contents", "derived", "heard", "traffic"}
 MAY_IMPORT: dict[str, set[str]] = {

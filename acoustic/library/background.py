@@ -11,7 +11,6 @@ The file is `<model>.background.safetensors` beside the model's folder; it is bo
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import safetensors.numpy
 
 from ..errors import ModelError
 from ..records import Votes
+from ..writing import write_whole
 from .personal import Base
 
 MAX_FILE_BYTES = 45 * 10**6
@@ -53,14 +53,10 @@ def write(file: Path, background: Background, weights_digest: str, about: str) -
         "embeddings": np.ascontiguousarray(background.embeddings, dtype=np.float16),
         "logits": np.ascontiguousarray(background.logits, dtype=np.float16),
     }
-    aside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
-        aside.write_bytes(safetensors.numpy.save(tensors, {"weights_digest": weights_digest, "about": about}))
-        os.replace(aside, file)
+        write_whole(file, safetensors.numpy.save(tensors, {"weights_digest": weights_digest, "about": about}))
     except OSError as error:
         raise ModelError(f"{file}: cannot be written: {error}", "Check the folder and the free space.") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read(file: Path, base: Base) -> Background | None:

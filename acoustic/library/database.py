@@ -14,14 +14,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from sqlite3 import Connection, Row
+from sqlite3 import Connection, DatabaseError, Row
 from typing import Any, TypeVar
 
 from ..errors import InternalError, LibraryError
 from .migrations import MIGRATIONS, Migration
 from .writer_lock import WriterLock
 
-__all__ = ["SQLITE_VERSION", "Connection", "Database", "Row", "now"]
+__all__ = ["SQLITE_VERSION", "Connection", "Database", "DatabaseError", "Row", "now"]
 
 T = TypeVar("T")
 _Job = tuple[Callable[[Connection], Any], "Future[Any]"]

@@ -18,12 +18,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from sqlite3 import DatabaseError
 from typing import IO, Any
 
 from ..errors import LibraryError
 from ..records import file_fields
-from .database import Connection, Database, Row, now
+from .database import Connection, Database, DatabaseError, Row, now
 from .decision_lines import FORMAT, VERSION, Key, Line, NewerFormatError, encode, parse
 from .decisions import STANDS, append, counting, path_of
 from .lineage import also, contents, track_of

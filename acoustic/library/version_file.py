@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import lzma
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -237,19 +236,6 @@ def read_zip(file: Path) -> tuple[bytes, bytes]:
     ) as error:
         raise ModelError(f"{file}: is no exported version: {error}", _DAMAGED) from None
     return parts[0], parts[1]
-
-
-def write_aside(file: Path, data: bytes) -> None:
-    """Whole or not at all, and on the disk before it is believed to be there."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        with open(aside, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def unwritable(place: Path, error: OSError) -> ModelError:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..writing import write_whole
 from .personal import Base, PersonalModel
 from .version_file import (
     MAX_META_BYTES,
@@ -34,7 +35,6 @@ from .version_file import (
     read_folder,
     read_zip,
     unwritable,
-    write_aside,
 )
 
 ACTIVE_FILE = "active.json"
@@ -214,7 +214,7 @@ class Versions:
         data = json.dumps({"history": history}).encode()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_aside(self.folder / ACTIVE_FILE, data)
+            write_whole(self.folder / ACTIVE_FILE, data)
         except OSError as error:
             raise unwritable(self.folder, error) from None
 
@@ -239,8 +239,8 @@ class Versions:
                     aside.unlink(missing_ok=True)
             else:
                 target.mkdir(parents=True)
-                write_aside(target / TENSOR_FILE, tensors)
-                write_aside(target / META_FILE, meta)
+                write_whole(target / TENSOR_FILE, tensors)
+                write_whole(target / META_FILE, meta)
         except OSError as error:
             raise unwritable(target, error) from None
 
@@ -267,8 +267,8 @@ class Versions:
         aside = self.folder / f".{name}.{os.getpid()}.new"
         try:
             aside.mkdir(parents=True)
-            write_aside(aside / TENSOR_FILE, tensors)
-            write_aside(aside / META_FILE, meta)
+            write_whole(aside / TENSOR_FILE, tensors)
+            write_whole(aside / META_FILE, meta)
             aside.rename(folder)
         except OSError as error:
             raise unwritable(folder, error) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from ..errors import ModelError
+from ..writing import write_whole
 
 PARTS = ("patches_xml", "patches_weights", "rest_xml", "rest_weights")
 MAX_FILE_BYTES = 400 * 10**6
@@ -83,15 +83,11 @@ def write(file: Path, quantized: Quantized, weights_digest: str) -> None:
         "sha256": quantized.digest,
         "cost": json.dumps(asdict(quantized.cost)),
     }
-    aside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(safetensors.numpy.save(tensors, header))
-        os.replace(aside, file)
+        write_whole(file, safetensors.numpy.save(tensors, header))
     except OSError as error:
         raise ModelError(f"{file}: cannot be written: {error}", "Check the folder and the free space.") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read(file: Path, weights_digest: str) -> Quantized:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..writing import write_whole
+
 FILE = "history.jsonl"
 FOLDER = "tensorboard"
 
@@ -50,9 +52,7 @@ class Logbook:
             return
         self.epochs = [epoch for epoch in read_history(self.folder) if epoch.step <= after_step]
         text = "".join(json.dumps(_to_dict(epoch)) + "\n" for epoch in self.epochs)
-        part = self.folder / (FILE + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.folder / FILE)
+        write_whole(self.folder / FILE, text.encode())
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

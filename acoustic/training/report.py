@@ -16,6 +16,7 @@ import plotly.io
 from plotly.subplots import make_subplots
 
 from ..verdict import metrics
+from ..writing import write_whole
 from .config import TrainConfig
 from .logbook import Epoch, read_history
 
@@ -49,14 +50,14 @@ def write_report(config: TrainConfig, answers: HeldOutAnswers, work: Path) -> tu
         "classes": classes_figure(classes),
     }
     page = folder / "index.html"
-    _write_aside(page, _page(config, answers, figures, classes))
+    write_whole(page, _page(config, answers, figures, classes).encode())
     numbers = {
         "epochs": [{name: getattr(epoch, name) for name in Epoch.__slots__} for epoch in epochs],
         "labels": list(answers.labels),
         "confusion": _confusion(answers).tolist(),
         "classes": classes,
     }
-    _write_aside(folder / "report.json", json.dumps(numbers, ensure_ascii=False, indent=1))
+    write_whole(folder / "report.json", json.dumps(numbers, ensure_ascii=False, indent=1).encode())
     return page, _write_images(figures, folder)
 
 
@@ -139,12 +140,9 @@ def confusion_figure(answers: HeldOutAnswers) -> go.Figure:
 def reliability_figure(answers: HeldOutAnswers) -> go.Figure:
     """Accuracy against confidence in bins of equal mass, with 95 % Wilson intervals; on the diagonal it means what it
     says."""
-    confidence = answers.probabilities.max(axis=1)
-    right = answers.probabilities.argmax(axis=1) == answers.targets
-    bins = np.array_split(np.argsort(confidence, kind="stable"), min(N_BINS, len(confidence)))
-    x = [float(confidence[b].mean()) for b in bins]
-    y = [float(right[b].mean()) for b in bins]
-    intervals = [metrics.wilson_interval(int(right[b].sum()), len(b)) for b in bins]
+    bins = metrics.reliability(answers.probabilities, answers.targets, N_BINS)
+    x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
+    intervals = [metrics.wilson_interval(round(b.n * b.accuracy), b.n) for b in bins]
     figure = go.Figure(
         [
             go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": "#9aa5b1", "dash": "dot"}, showlegend=False),
@@ -238,9 +236,3 @@ def _write_images(figures: dict[str, go.Figure], folder: Path) -> str:
     except Exception as error:  # kaleido missing, no browser found, a browser that does not start: each its own class
         return f"no PNGs: {type(error).__name__}: {error}".splitlines()[0]
     return ""
-
-
-def _write_aside(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -26,6 +26,7 @@ from ..errors import AudioError, ManifestError
 from ..settings import Settings
 from ..signal import audio
 from ..signal.files import digest
+from ..writing import write_whole
 from .config import TeacherSpec
 from .manifest import Row
 from .teachers import Answer, accelerate, load_teacher, windows_of
@@ -156,7 +157,7 @@ def keep_waveforms(
             offsets.append(offsets[-1] + len(samples))
     (folder / "waveforms.part").replace(folder / "waveforms.i16")
     index = {"stamp": made_of, "sample_rate": sample_rate, "files": files, "offsets": offsets}
-    _write_aside(folder / "index.json", json.dumps(index))
+    write_whole(folder / "index.json", json.dumps(index).encode())
     return WaveformStore(folder)
 
 
@@ -272,10 +273,4 @@ def stamp(*parts: object) -> str:
 def _save_aside(path: Path, **arrays: np.ndarray) -> None:
     part = path.with_suffix(".part.npz")
     np.savez(part, **arrays)  # type: ignore[arg-type]
-    part.replace(path)
-
-
-def _write_aside(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
     part.replace(path)
