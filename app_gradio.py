@@ -26,7 +26,7 @@ def main() -> int:
             page.block_thread()
     except AcousticError as error:
         sys.stderr.write(f"error: {error.message}\n{error.hint}\n")
-        return 1
+        return 2
     except KeyboardInterrupt:  # Ctrl-C while the first start still compiles: gradio catches only a later one
         return 0
     return 0

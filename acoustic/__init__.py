@@ -15,11 +15,17 @@ The map, in the order in which data flows:
     lane           the one thread in which the network runs, batching across files
     workers        functions in processes of their own, which may die
     decoding       file -> mels, here or in such a process
+    contents       which content a file has
+    derived        what is kept of a content, and under which key
+    heard          what is known of a file before the verdict
+    traffic        what waits and works
     engine         the one place where stages are chained
     training/      manifest -> targets -> student -> card
     library/       what is kept: tracks, decisions, personal genres, tags written
     workstation/   the use cases, shared by page and command line
     ui/            the page
+    doctor         what this machine and installation can do
+    terminal/      records -> what a terminal shows
     cli/           the command line
 
 Public names are resolved at first use, so importing `acoustic.errors` loads no torch.

@@ -1,6 +1,6 @@
 """How many segments, how combined: held-out tracks, each against what the teachers say of the whole track.
 
-    python -m bench.segments configs/embedded.toml --data FOLDER --work runs/embedded --model models/mel-vit-small
+    python -m bench.segments configs/embedded.toml --data FOLDER --work runs/mel-vit-first --model models/mel-vit-small
 
 Hard labels are few and noisy on long tracks, so the reference is the mean soft label over every window of the track
 (the teacher space is fitted on the training groups only). Printed for each number of segments and each way of

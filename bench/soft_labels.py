@@ -1,6 +1,6 @@
 """How good soft genre labels are where nobody looked: labelled files, each judged by a fit that saw none of its group.
 
-    python -m bench.soft_labels configs/embedded.toml --data FOLDER --work runs/embedded [--apart gtzan]
+    python -m bench.soft_labels configs/embedded.toml --data FOLDER --work runs/mel-vit-first [--apart gtzan]
 
 Five folds by group, REPEATS times, over the tracks of all sources whose `label_weight` is 0.5 or more; those of other
 sources are in every fit. Printed for each way to fit: accuracy, with how far it is from the first row's and the

@@ -12,7 +12,7 @@ from acoustic.settings import Settings
 
 @pytest.mark.parametrize(
     ("ends", "status", "said"),
-    [(KeyboardInterrupt(), 0, ""), (ModelError("no weights", "Get some."), 1, "error: no weights\nGet some.\n")],
+    [(KeyboardInterrupt(), 0, ""), (ModelError("no weights", "Get some."), 2, "error: no weights\nGet some.\n")],
 )
 def test_an_early_end_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: BaseException, status: int, said: str

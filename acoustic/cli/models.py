@@ -16,7 +16,7 @@ from ..network.source import NetworkSource
 from ..records import MelSpec
 from .arguments import JsonOption, settings_of, workstation_of
 
-app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, import and quantize models.", no_args_is_help=True)
 doctor_app = typer.Typer()
 
 

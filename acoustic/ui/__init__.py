@@ -7,7 +7,8 @@ exports             results -> CSV and JSON
 answering           what a tab's own script may ask, and how errors reach it
 uploads, desk       what a browser sends; what one session has on its desk
 theme               look, style sheet, script
-analyze             the tab
+analyze, library, review, profiler
+                    the tabs, each with its script and desk beside it
 serving             how the page is built and served
 """
 

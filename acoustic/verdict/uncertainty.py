@@ -72,9 +72,9 @@ def review_reasons(
 ) -> tuple[str, ...]:
     """Codes of the reasons, always in this order; empty where nobody needs to look.
 
-    Of the genre the confidence alone decides: it tells right answers from wrong ones as well as the margin and better
-    than entropy or agreement (docs/model.md). SMALL_MARGIN and SEGMENTS_DISAGREE say where a low confidence comes from,
-    and so never stand without LOW_CONFIDENCE.
+    Of the genre the confidence alone decides: it tells right answers from wrong ones as well as the margin and the
+    entropy, and far better than agreement (docs/model.md). SMALL_MARGIN and SEGMENTS_DISAGREE say where a low
+    confidence comes from, and so never stand without LOW_CONFIDENCE.
     """
     codes = {warning.code for warning in warnings}
     unsure = confidence < calibration.review_below_confidence

@@ -6,6 +6,9 @@ cluster     the same on a Ray cluster
 reviewing   what a page shows of a song that waits for a person
 learning    decisions -> genres of the person's own: offer, accept, roll back
 tagging     genres into files, and back
+performance where the milliseconds went: what page and command line read
+bottleneck  which stage holds the songs up, in words
+what_if     two ways on the same song
 settling    what a program that died left half done
 """
 
