@@ -66,6 +66,7 @@ class Workstation:
     def __init__(self, settings: Settings | None = None, *, cache: bool = True, personal: bool = True) -> None:
         self.settings = settings or Settings.load()
         self.personal_problem: ModelError | None = None
+        self._taken_up: str | None = None
         self.scanning = False
         self._versions = Versions(self.settings.data_folder() / "personal")
         self._personal = personal
@@ -77,8 +78,11 @@ class Workstation:
 
     @property
     def classifier(self) -> OptimizedAudioClassifier:
-        """The classifier; ModelError or BackendError if it cannot be set up."""
+        """The classifier, which answers with what is in use now, whichever program chose it. ModelError or BackendError
+        if it cannot be set up."""
         with self._making:
+            if self._classifier is not None and self._personal and self._chosen() != self._taken_up:
+                self._put_to_use(self._classifier)
             if self._classifier is None:
                 from ..engine import OptimizedAudioClassifier
 
@@ -133,9 +137,7 @@ class Workstation:
         descriptors: bool = False,
         on_stage: Callable[[int, str], None] | None = None,
     ) -> Iterator[tuple[int, Analysis | Failure]]:
-        """See OptimizedAudioClassifier.analyze_many. With what is in use now, whichever program chose it."""
-        if self._classifier is not None and self._chosen_elsewhere(self._classifier):
-            self._put_to_use(self._classifier)
+        """See OptimizedAudioClassifier.analyze_many."""
         return self.classifier.analyze_many(paths, descriptors=descriptors, on_stage=on_stage)
 
     def describe(self, path: PathLike) -> Descriptors:
@@ -312,18 +314,17 @@ class Workstation:
             on_song(len(heard) + len(failed), len(examples))
         return [heard[i] for i in sorted(heard)], [failed[i] for i in sorted(failed)]
 
-    def _chosen_elsewhere(self, classifier: OptimizedAudioClassifier) -> bool:
-        """Whether the classifier answers with something else than what is in use."""
-        if not self._personal:
-            return False
+    def _chosen(self) -> str | None:
+        """What is in use by its name, whichever program chose it; the error's text where that cannot be read."""
         try:
-            return self._versions.active() != (classifier.personal.name if classifier.personal else None)
-        except ModelError:
-            return self.personal_problem is None
+            return self._versions.active()
+        except ModelError as error:
+            return error.message
 
     def _put_to_use(self, classifier: OptimizedAudioClassifier) -> None:
         """The version in use, or the model alone where there is none or it cannot be used."""
         personal = problem = None
+        self._taken_up = self._chosen()
         try:
             personal = self.personal()
         except ModelError as error:
