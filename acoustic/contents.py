@@ -17,18 +17,19 @@ from .cache import Cache, make_key
 from .errors import AudioError, StorageError
 from .profiler import span
 from .records import CacheEntry
+from .settings import Settings
 from .signal import audio
 
 Identity = tuple[int, ...]
-"""of a file: device, inode, size in bytes, time of change in ns"""
+"""of a file, see `signal.files.file_identity`; the size in bytes is its third number"""
 
 
 class Contents:
-    """The contents that `cache` knows; None keeps nothing and digests nothing. Files of more than `max_file_mb` are
-    refused when they are opened, and not worth reading first. Safe to use from several threads."""
+    """The contents that `cache` knows; None keeps nothing and digests nothing. Files of more than `max_file_mb` of the
+    settings are refused when they are opened, and not worth reading first. Safe to use from several threads."""
 
-    def __init__(self, cache: Cache | None, max_file_mb: float) -> None:
-        self._cache, self._max_bytes = cache, max_file_mb * 2**20
+    def __init__(self, cache: Cache | None, settings: Settings) -> None:
+        self._cache, self._settings = cache, settings
         self._lock = threading.Lock()
         self._keeping: dict[Identity, Future[None]] = {}
 
@@ -39,7 +40,7 @@ class Contents:
             identity = audio.file_identity(path)
             if not os.access(path, os.R_OK):
                 raise StorageError(f"{path} may not be read")
-            if self._cache is None or identity[2] > self._max_bytes:
+            if self._cache is None or identity[2] > self._settings.max_file_mb * 2**20:
                 return None, None
             if (keeping := self._keeping.get(identity)) is not None:
                 wait([keeping])
@@ -49,30 +50,46 @@ class Contents:
     def looks_known(self, path: str) -> bool:
         """Whether something that looks like the file was kept: only then can it be a copy. Raises AudioError."""
         with span("load_audio"):
-            return self._cache is not None and self._cache.get(make_key("sketch", audio.sketch(path))) is not None
+            return self._cache is not None and self._cache.get(self._looks(path)) is not None
 
     def digest(self, path: str, identity: Identity) -> str:
-        """The digest of a file that is `known` not to have one yet, remembered from now on. Raises AudioError."""
+        """The digest of a file that is `known` not to have one yet, remembered from now on. Raises AudioError, also
+        for a file that is no longer the one of that `identity`."""
         assert self._cache is not None
         with span("load_audio"):
             key = make_key("digest", *identity)
-            entry, _ = self._cache.get_or_compute(key, lambda: CacheEntry({}, {"digest": audio.digest(path)}))
+
+            def compute() -> CacheEntry:
+                found = audio.digest(path, self._settings)
+                self.check_unchanged(path, identity)
+                return CacheEntry({}, {"digest": found})
+
+            entry, _ = self._cache.get_or_compute(key, compute)
             self.remember_looks(path)
             return str(entry.meta["digest"])
+
+    def check_unchanged(self, path: str, identity: Identity) -> None:
+        """Raises StorageError where the file is no longer the one of that `identity`: what was read of it since may be
+        of either."""
+        if audio.file_identity(path) != identity:
+            raise StorageError(f"{audio.shown(path)} was changed while it was read", "Try again once it is written.")
+
+    def _looks(self, path: str) -> str:
+        return make_key("sketch", audio.sketch(path, self._settings))
 
     def remember_looks(self, path: str) -> None:
         """From now on what looks like the file may be a copy of it. Raises AudioError."""
         if self._cache is not None:
-            self._cache.put(make_key("sketch", audio.sketch(path)), CacheEntry({}, {}))
+            self._cache.put(self._looks(path), CacheEntry({}, {}))
 
     def keep_behind(self, executor: Executor, path: str, identity: Identity, keep: Callable[[str], None]) -> None:
         """In `executor`: digest the file, call `keep` with its digest and remember it; nothing where it is no longer
-        the file of that `identity`."""
+        the file of that `identity`, or is being kept already."""
 
         def work() -> None:
             try:
                 with suppress(AudioError):  # the file was lost meanwhile
-                    digest = audio.digest(path)
+                    digest = audio.digest(path, self._settings)
                     if self._cache is not None and audio.file_identity(path) == identity:
                         keep(digest)
                         self._cache.put(make_key("digest", *identity), CacheEntry({}, {"digest": digest}))
@@ -82,6 +99,8 @@ class Contents:
                     del self._keeping[identity]
 
         with self._lock:
+            if identity in self._keeping:
+                return
             self._keeping[identity] = executor.submit(work)
 
     def wait(self, timeout_s: float | None = None) -> bool:

@@ -24,7 +24,13 @@ class Derived:
     """What `cache` holds for a model's card and these settings. Safe to use from several threads."""
 
     def __init__(
-        self, cache: Cache | None, card: ModelCard, segments: SegmentSpec, settings: Settings, precision: str
+        self,
+        cache: Cache | None,
+        card: ModelCard,
+        segments: SegmentSpec,
+        settings: Settings,
+        precision: str,
+        int8_digest: str = "",
     ) -> None:
         s = settings
         self._cache = cache
@@ -34,7 +40,7 @@ class Derived:
             *sorted(audio.decoders().items()),
         )
         # what was asked for: the backends that "auto" chooses among give the same answers
-        self._network = (card.weights_digest, precision)
+        self._network = (card.weights_digest, precision, *filter(None, [int8_digest]))
 
     def votes(self, digest: str | None) -> CacheEntry | None:
         """The votes on a content; None where they are not known."""

@@ -208,7 +208,7 @@ def _folder(name: str, folder: os.PathLike[str]) -> Check:
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or str(PROJECT_ROOT)
     free_gb = shutil.disk_usage(existing).free / 1e9
-    if not os.access(existing, os.W_OK):
+    if not (os.access(existing, os.W_OK) and os.path.isdir(existing)):
         return Check(
             name, False, f"{path} cannot be written", f"Make it writable, or set another with {_variable(name)}."
         )

@@ -25,7 +25,7 @@ import numpy as np
 
 from . import decoding
 from .cache import Cache
-from .contents import Contents
+from .contents import Contents, Identity
 from .derived import Derived
 from .errors import AcousticError, AudioError, InternalError, SettingsError, StoppedError
 from .heard import Heard, entry_of
@@ -96,8 +96,9 @@ class OptimizedAudioClassifier:
         self.personal: Personal | None = None
         self.profiler = Profiler()
         self.cache = cache if isinstance(cache, Cache) else self._new_cache() if cache else None
-        self._contents = Contents(self.cache, self.settings.max_file_mb)
-        self._derived = Derived(self.cache, self.card, self.segment_spec, self.settings, precision)
+        self._contents = Contents(self.cache, self.settings)
+        graph = source.int8_digest() if precision in ("auto", "int8") else ""
+        self._derived = Derived(self.cache, self.card, self.segment_spec, self.settings, precision, graph)
         self._lane = InferenceLane(self.backend, self.batch_size)
         self._pool = ThreadPoolExecutor(self.settings.n_workers(), thread_name_prefix="decode")
         # for a file that is alone: its later half is read here, and it is kept here behind its answer
@@ -345,7 +346,7 @@ class OptimizedAudioClassifier:
                 digest = self._contents.digest(path, identity)
             if (kept := self._derived.votes(digest)) is not None:
                 return digest, Heard.of(kept, cached=True)
-            votes = self._vote(self._mels(path, digest, on_stage), on_stage)
+            votes = self._vote(self._mels(path, digest, on_stage, identity), on_stage)
             self._derived.keep(digest, votes=votes)
             return digest, Heard.of(votes, cached=False)
         except RuntimeError as error:
@@ -384,12 +385,17 @@ class OptimizedAudioClassifier:
         with self._decoding() as beside:
             return None if beside is None else self._decoded(path, on_stage, beside)
 
-    def _mels(self, path: str, digest: str | None, on_stage: Callable[[str], None]) -> CacheEntry:
-        """What `_decoded` gives, from the cache or made now."""
+    def _mels(
+        self, path: str, digest: str | None, on_stage: Callable[[str], None], identity: Identity | None
+    ) -> CacheEntry:
+        """What `_decoded` gives, from the cache or made now, of the file of that `identity`."""
 
         def compute() -> CacheEntry:
             with self._decoding() as beside:
-                return self._decoded(path, on_stage, beside)
+                made = self._decoded(path, on_stage, beside)
+            if identity is not None:  # else it would be kept under the digest of what the file was before
+                self._contents.check_unchanged(path, identity)
+            return made
 
         with rest("cache"):
             return self._derived.get_or_compute("mels", digest, compute)

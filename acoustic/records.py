@@ -349,8 +349,13 @@ class CacheEntry:
 
 
 def printable(text: str) -> str:
-    """`text` with the bytes that are not UTF-8 (surrogate escapes) shown as U+FFFD."""
-    return os.fsencode(text).decode("utf-8", errors="replace") if _has_surrogates(text) else text
+    """`text` with the bytes that are not UTF-8 (surrogate escapes), and lone surrogates, shown as U+FFFD."""
+    if not _has_surrogates(text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8", errors="replace")
+    except UnicodeEncodeError:  # no bytes of a name, but half a character, as JSON can hold
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace")
 
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -370,7 +375,10 @@ def file_fields(path: str) -> dict[str, str]:
     """{"file": shown name}, and {"file_bytes": base64} where the name is not valid UTF-8."""
     if not _has_surrogates(path):
         return {"file": path}
-    return {"file": printable(path), "file_bytes": base64.b64encode(os.fsencode(path)).decode("ascii")}
+    try:
+        return {"file": printable(path), "file_bytes": base64.b64encode(os.fsencode(path)).decode("ascii")}
+    except UnicodeEncodeError:  # the name of no file
+        return {"file": printable(path)}
 
 
 def _has_surrogates(text: str) -> bool:

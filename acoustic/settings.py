@@ -8,10 +8,12 @@ touches nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,10 +67,10 @@ class Settings:
     min_duration_s: float = _setting(1.0, "s", "Shortest audio accepted.", minimum=0.0)
     max_duration_s: float = _setting(36_000.0, "s", "Longest audio accepted.", minimum=1.0)
     decode_timeout_s: float = _setting(
-        120.0, "s", "Longest time that a scan's worker may take for one file.", minimum=1.0
+        120.0, "s", "Longest time that a scan's worker may take for one file.", minimum=1.0, maximum=1e6
     )
     decode_memory_mb: float = _setting(
-        4_096.0, "MB (2^20 bytes)", "Most memory that a scan's worker may take for one file.", minimum=64.0
+        4_096.0, "MB (2^20 bytes)", "Most memory that a scan's worker may take for one file.", minimum=64.0, maximum=1e7
     )
     max_file_mb: float = _setting(2_048.0, "MB (2^20 bytes)", "Largest file accepted.", minimum=0.001)
     whole_file_s: float = _setting(
@@ -125,19 +127,26 @@ class Settings:
         return dataclasses.replace(card, **changes)
 
     def cache_folder(self) -> Path:
-        return Path(self.cache_dir).expanduser() if self.cache_dir else PROJECT_ROOT / "cache"
+        return _home("cache_dir", self.cache_dir) if self.cache_dir else PROJECT_ROOT / "cache"
 
     def data_folder(self) -> Path:
         """The person's data folder: never inside the project, never in a cache."""
         if self.data_dir:
-            return Path(self.data_dir).expanduser()
+            return _home("data_dir", self.data_dir)
         import platformdirs  # only the entry points ask for it
 
         return Path(platformdirs.user_data_dir("acousticsense", appauthor=False))
 
     def library_file(self) -> Path:
         """What cannot be computed again lies here: songs, analyses, decisions. Never in a cache."""
-        return Path(self.library).expanduser() if self.library else self.data_folder() / "library.db"
+        return _home("library", self.library) if self.library else self.data_folder() / "library.db"
+
+
+def _home(name: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{name} = {path!r}: {error}", "Name a folder without `~`.") from None
 
 
 def _parse(name: str, raw: Any, kind: type, meta: Mapping[str, Any]) -> Any:
@@ -148,6 +157,8 @@ def _parse(name: str, raw: Any, kind: type, meta: Mapping[str, Any]) -> Any:
     choices = meta["unit"].split("|")
     if kind is str and len(choices) > 1 and value not in (*choices, ""):
         raise SettingsError(f"{name} = {value!r} is none of {', '.join(choices)}")
+    if kind is float and not math.isfinite(value):
+        raise SettingsError(f"{name} = {value} is no finite number ({meta['unit']})")
     low, high = meta["minimum"], meta["maximum"]
     if kind in (int, float) and not ((low is None or value >= low) and (high is None or value <= high)):
         raise SettingsError(
@@ -174,8 +185,19 @@ def available_cores() -> int:
 
 def upload_folder() -> Path:
     """Where the page keeps what browsers send: a folder of this account alone, below the system's temporary one."""
+    return Path(tempfile.gettempdir()) / _account()
+
+
+def _account() -> str:
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir()) / f"acousticsense-{owner}"
+    return f"acousticsense-{owner}"
+
+
+def _writable(folder: Path) -> Path:
+    """`folder`, or where nothing can be written there a temporary one: torch does not start without."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) and folder.is_dir() else Path(tempfile.gettempdir()) / _account()
 
 
 def prepare_process(settings: Settings) -> None:
@@ -185,8 +207,8 @@ def prepare_process(settings: Settings) -> None:
     and telemetry of libraries are off;
     hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept.
     """
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.cache_folder() / "numba"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_folder() / "compiled"))
+    for variable, name in (("NUMBA_CACHE_DIR", "numba"), ("TORCHINDUCTOR_CACHE_DIR", "compiled")):
+        os.environ.setdefault(variable, str(_writable(settings.cache_folder()) / name))
     os.environ.setdefault("MKL_CBWR", "AUTO")  # torch's matrix products add in the same order in every run
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))

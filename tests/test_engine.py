@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from acoustic import decoding
+from acoustic.cache import Cache
+from acoustic.contents import Contents
 from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import (
     AudioError,
@@ -163,7 +166,7 @@ def test_a_new_file_that_is_alone_is_digested_behind_its_answer(
     """Nobody waits for the digest of a long file but whoever asks for the same file again."""
     hold = threading.Event()
 
-    def digest(path: str) -> str:
+    def digest(path: str, settings: Settings) -> str:
         assert hold.wait(60)
         return files.digest(path)
 
@@ -186,7 +189,7 @@ def test_a_file_that_changes_behind_its_answer_is_not_kept(
     changing = tmp_path / "changing.wav"
     changing.write_bytes(songs[0].read_bytes())
 
-    def digest(path: str) -> str:
+    def digest(path: str, settings: Settings) -> str:
         changing.write_bytes(songs[1].read_bytes())
         os.utime(changing, (1, 1))
         return files.digest(path)
@@ -357,3 +360,41 @@ def test_a_damaged_cache_changes_nothing(fresh: Settings, songs: list[Path]) -> 
         second = classifier.analyze(songs[1])
     assert not second.cached
     assert_same(first, second)
+
+
+def test_a_name_of_half_a_character_fails_alone(classifier: OptimizedAudioClassifier, tmp_path: Path) -> None:
+    """As JSON can hold it, and no file."""
+    good = song(tmp_path / "good.wav", 11)
+    said = asyncio.run(classifier.process_audio_batch([good, "\ud800.mp3"]))
+    assert [one["status"] for one in said] == ["ok", "error"]
+    assert said[1]["error"]["code"] == "STORAGE"
+    assert "\ufffd" in said[1]["file"]
+
+
+@pytest.mark.parametrize("digested", [False, True])
+def test_a_song_that_is_exchanged_while_it_is_heard_is_told_and_nothing_is_kept_of_it(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digested: bool
+) -> None:
+    path, other = song(tmp_path / "a.wav", 11, 1), song(tmp_path / "b.wav", 11, 2)
+    with OptimizedAudioClassifier(settings=fresh) as classifier:
+        apart = [classifier.analyze(one) for one in (path, other)]
+        plain = decoding.read
+
+        def exchanged(*arguments: object) -> object:
+            (tmp_path / "c.wav").write_bytes(other.read_bytes())
+            (tmp_path / "c.wav").replace(path)
+            return plain(*arguments)
+
+    with OptimizedAudioClassifier(settings=fresh, cache=Cache(tmp_path / "empty")) as classifier:
+        with monkeypatch.context() as at:
+            at.setattr(decoding, "read", exchanged)
+            at.setattr(Contents, "looks_known", lambda *_: digested)  # then it is digested before it is heard
+            [(_, answer)] = classifier.analyze_many([path])
+        if digested:
+            assert isinstance(answer, Failure)
+            assert "was changed while it was read" in answer.error["message"]
+        classifier.wait_for_cache()
+        again = classifier.analyze(path)
+        assert isinstance(again, Analysis)
+        assert isinstance(apart[1], Analysis)
+        assert again.verdict.probabilities == pytest.approx(apart[1].verdict.probabilities, abs=1e-5)

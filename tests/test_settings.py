@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acoustic.errors import SettingsError
-from acoustic.settings import Settings, available_cores
+from acoustic.settings import Settings, available_cores, prepare_process
 
 
 def test_caller_beats_environment_beats_default() -> None:
@@ -27,6 +27,10 @@ def test_caller_beats_environment_beats_default() -> None:
         ("denoise", "perhaps"),
         ("min_duration_s", "-1"),
         ("cache_mb", "nan"),
+        ("cache_mb", "inf"),
+        ("max_duration_s", "inf"),
+        ("decode_timeout_s", "1e10"),
+        ("decode_memory_mb", "1e10"),
         ("segment_mode", "sprad"),
         ("device", "abacus"),
     ],
@@ -72,6 +76,32 @@ def test_neither_workers_nor_threads_are_more_than_cores(monkeypatch: pytest.Mon
     many = Settings(decode_workers=64, torch_threads=512)
     assert (many.n_workers(), many.n_threads()) == (n_cores, n_cores)
     assert (Settings(decode_workers=1).n_workers(), Settings(torch_threads=1).n_threads()) == (1, 1)
+
+
+def test_a_home_that_is_nobodys_is_refused_by_name() -> None:
+    somewhere = "~nobody-by-that-name/x"
+    settings = Settings(cache_dir=somewhere, data_dir=somewhere, library=somewhere)
+    for name, folder in (
+        ("cache_dir", settings.cache_folder),
+        ("data_dir", settings.data_folder),
+        ("library", settings.library_file),
+    ):
+        with pytest.raises(SettingsError, match=name):
+            folder()
+
+
+def test_where_no_cache_can_be_libraries_keep_theirs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch does not start where it cannot make its folder."""
+    variables = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "file").write_text("no folder")
+    for cache, there in ((tmp_path / "cache", True), (tmp_path / "file", False), (tmp_path / "file" / "x", False)):
+        for variable in variables:
+            monkeypatch.delenv(variable, raising=False)
+        prepare_process(Settings(cache_dir=str(cache)))
+        for variable in variables:
+            assert Path(os.environ[variable]).is_relative_to(cache) == there
+            if not there:
+                Path(os.environ[variable]).mkdir(parents=True, exist_ok=True)
 
 
 def test_importing_settings_touches_no_environment() -> None:

@@ -165,8 +165,8 @@ def input_problems(mel: MelSpec, segments: SegmentSpec) -> Iterator[str]:
         yield f"mel: n_fft {mel.n_fft} is no even number from 2 to {MAX_N_FFT}"
     elif not (mel.hop_length >= 1 and mel.n_samples <= MAX_SEGMENT_S * mel.sample_rate):
         yield f"mel: hop_length {mel.hop_length} is out of range (a segment lasts at most {MAX_SEGMENT_S:g} s)"
-    if not 0 <= mel.fmin_hz < mel.fmax_hz:
-        yield f"mel: fmin_hz {mel.fmin_hz} must be below fmax_hz {mel.fmax_hz}, and not negative"
+    if not 0 <= mel.fmin_hz < min(mel.fmax_hz, mel.sample_rate / 2):
+        yield f"mel: fmin_hz {mel.fmin_hz} must be below fmax_hz {mel.fmax_hz} and half the rate, and not negative"
     if mel.top_db <= 0 or mel.std_db <= 0:
         yield f"mel: top_db {mel.top_db} and std_db {mel.std_db} must be positive"
     if not 1 <= segments.n_segments <= MAX_SEGMENTS:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def read(file: Path, weights_digest: str) -> Quantized:
     """The int8 graph in `file`, verified. ModelError if it is damaged, or was made of other weights."""
     with _opened(file, weights_digest) as (header, opened):
         a, b, c, d = (opened.get_tensor(name).tobytes() for name in PARTS)
-        found = Quantized((a, b), (c, d), Cost(**json.loads(header["cost"])))
+        found = Quantized((a, b), (c, d), _cost(header))
         if header["sha256"] != found.digest:
             raise ModelError(f"{file}: its SHA-256 is not the one in its header", _AGAIN)
         return found
@@ -103,7 +103,16 @@ def read(file: Path, weights_digest: str) -> Quantized:
 def read_cost(file: Path, weights_digest: str) -> Cost:
     """What the int8 graph in `file` costs, from its header alone. ModelError as in `read`."""
     with _opened(file, weights_digest) as (header, _):
-        return Cost(**json.loads(header["cost"]))
+        return _cost(header)
+
+
+def _cost(header: dict[str, str]) -> Cost:
+    said = json.loads(header["cost"])
+    for part in fields(Cost):
+        kinds = {"int": (int,), "bool": (bool,), "float": (int, float), "str": (str,)}[str(part.type)]
+        if not isinstance(said[part.name], kinds):
+            raise TypeError(f"cost: {part.name} is {said[part.name]!r}")
+    return Cost(**said)
 
 
 def digest_of(file: Path) -> str:
@@ -128,5 +137,5 @@ def _opened(file: Path, weights_digest: str) -> Iterator[tuple[dict[str, str], A
             yield header, opened
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{file}: is not a sound int8 graph: {error}", _AGAIN) from None

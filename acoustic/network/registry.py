@@ -1,7 +1,7 @@
 """Models on disk <-> (network, card).
 
 A model is a folder with `card.json` and the weights that the card names. It is found by its name in the registry's
-folders, the first that has it, or given as an explicit path; it is verified whenever it is loaded.
+folders, the first that has it, or given as an explicit path; its weights are verified whenever they are loaded.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def open_audio(path: Path, sample_rate: int | None, settings: Settings = DEFAULT
     Everything that can be known without decoding it all is checked here. Tracks up to `settings.whole_file_s` are
     decoded whole at once. Raises any AudioError; SettingsError for an impossible `sample_rate`.
     """
-    if sample_rate is not None and not 1 <= sample_rate <= settings.max_sample_rate_hz:
-        raise SettingsError(f"sample_rate = {sample_rate} Hz; possible are 1 to {settings.max_sample_rate_hz} Hz")
+    if sample_rate is not None and not 1 <= sample_rate <= DEFAULTS.max_sample_rate_hz:
+        raise SettingsError(f"sample_rate = {sample_rate} Hz; possible are 1 to {DEFAULTS.max_sample_rate_hz} Hz")
     fd, n_bytes = open_regular(path, settings)
     try:
         source = Source(fd, n_bytes)

@@ -34,13 +34,14 @@ def shown(path: str | os.PathLike[str]) -> str:
     return printable("".join(c if c.isprintable() or c > "\x7f" else " " for c in name))
 
 
-def file_identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
-    """(device, inode, size, mtime in ns) of a regular file: as long as they stay, so does its content.
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int, int]:
+    """(device, inode, size, mtime in ns, ctime in ns) of a regular file: as long as they stay, so does its content.
+    The mtime is not enough: a copy may bring it along, into an inode that another file had just before.
 
     Raises StorageError (missing, unreadable) or NotAudioError (not a regular file).
     """
     status = _stat(path)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_regular(path: str | os.PathLike[str], settings: Settings) -> tuple[int, int]:

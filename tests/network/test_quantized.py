@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from acoustic.errors import BackendError, ModelError
 from acoustic.network import backends, quantized
@@ -63,6 +64,11 @@ def test_what_cannot_be_believed_is_refused(file: Path) -> None:
     with pytest.raises(ModelError, match="SHA-256"):
         quantized.read(file, DIGEST)
     assert quantized.read_cost(file, DIGEST) == COST  # the header is whole
+    for cost in ('{"n": "many"}', "[" * 100_000, "7"):
+        header = {"weights_digest": DIGEST, "sha256": "0", "cost": cost}
+        file.write_bytes(safetensors.numpy.save({"x": np.zeros(1, np.uint8)}, header))
+        with pytest.raises(ModelError, match="not a sound int8 graph"):
+            quantized.read_cost(file, DIGEST)
     file.unlink()
     with pytest.raises(ModelError, match="cannot be read"):
         quantized.read(file, DIGEST)
