@@ -459,7 +459,8 @@ async function lesson(button) {
   for (const other of side().querySelectorAll('[data-do]')) other.disabled = false;
   if (what !== 'learn') {
     $('.rv-lesson', side()).replaceChildren();
-    S.items = S.items.slice(0, 1);  // the others are ordered anew
+    S.items = [];  // all were read anew, the one on show too
+    show(true);
     refresh();
   }
 }
@@ -565,6 +566,7 @@ async function begin() {
     S.done = [];
     refresh();
   });
+  window.addEventListener('beforeunload', (event) => { if (S.outbox.length) event.preventDefault(); });
   const left = JSON.parse(stored(sessionStorage, OUTBOX) || '[]');
   const hold = left.map((op) => op.ask.id).filter(Boolean);
   let answer;

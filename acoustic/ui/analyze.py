@@ -154,11 +154,19 @@ def _wire(
     def cleared(mine: Desk) -> Updates:
         mine.clear()
         off = gr.update(value=None, interactive=False)
-        updates = {show: "all", parts.files: cards.files(mine), parts.csv: off, parts.json: off}
+        updates = {show: "all", parts.drop: None, parts.files: cards.files(mine), parts.csv: off, parts.json: off}
         return {**updates, **_chosen(mine, parts)}
 
     # payloads of the drop zone are taken raw: only they hold the names that the person gave the files
-    parts.drop.upload(dropped, [parts.drop, desk], [parts.drop, *first], preprocess=False, concurrency_limit=8, **quiet)
+    parts.drop.upload(
+        dropped,
+        [parts.drop, desk],
+        [parts.drop, *first],
+        preprocess=False,
+        concurrency_limit=8,
+        trigger_mode="multiple",  # else what is dropped while others are analysed is lost without a word
+        **quiet,
+    )
     demo.click(demonstrate, [desk], first, concurrency_limit=8, **quiet)
     parts.files.select(choose, [desk], first, concurrency_limit=None, **quiet)
     # Plots are returned, never yielded. Of a generator Gradio sends the differences, and its browser side works them,
@@ -169,7 +177,7 @@ def _wire(
     painted = drawn.then(paint, [desk], [parts.track], **latest)
     painted.then(measure, [desk], [parts.descriptors, parts.csv, parts.json], **latest)
     show.input(filtered, [desk, show], [parts.files], concurrency_limit=None, **quiet)
-    clear.click(cleared, [desk], [show, *first], concurrency_limit=None, **quiet)
+    clear.click(cleared, [desk], [show, parts.drop, *first], concurrency_limit=None, **quiet)
 
 
 def _answer(

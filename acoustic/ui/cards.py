@@ -226,16 +226,20 @@ def _explanation(analysis: Analysis) -> str:
     """Where each number on the card comes from."""
     genres = len(analysis.verdict.labels)
     cached = " From the cache." if analysis.cached else ""
+    calibrated, model = "recordings that the model was not trained on", text(analysis.model)
+    if analysis.personal is not None:
+        calibrated = "songs that you gave their genres"
+        model += f", with what you taught it: version {text(analysis.personal)}"
     return (
         '<details class="as-why"><summary>Where do these numbers come from?</summary><dl>'
         f"<dt>Confidence</dt><dd>The probability of the best of {genres} genres, from all segments together, "
-        "calibrated on recordings that the model was not trained on.</dd>"
+        f"calibrated on {calibrated}.</dd>"
         "<dt>Plausible genres</dt><dd>A conformal prediction set: wide enough to hold the true genre as often as "
         "the model card says.</dd>"
         f"<dt>Uncertainty</dt><dd>Entropy of the {genres} probabilities: 0 % is sure, 100 % is no idea.</dd>"
         "<dt>Agreement</dt><dd>Segments whose own best genre is the answer.</dd>"
         f"<dt>Heard</dt><dd>The parts of the track that the network saw.{cached}</dd>"
-        f"<dt>Model</dt><dd>{text(analysis.model)}</dd></dl></details>"
+        f"<dt>Model</dt><dd>{model}</dd></dl></details>"
     )
 
 

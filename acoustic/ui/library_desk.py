@@ -120,8 +120,7 @@ class LibraryDesk:
     def scan(self, mine: Shelf, folder: str) -> Updates:
         try:
             self.scans.start(folder or "")
-        except AcousticError as error:
-            mine.scan_told = ""
+        except AcousticError as error:  # it stands until a scan has something new to say
             return {self.parts.scan_status: _told(error)}
         return self._scan_status(mine)
 

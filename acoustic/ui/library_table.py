@@ -167,6 +167,7 @@ def _row(track: Track, shelf: Shelf, labels: Sequence[str], places: Mapping[int,
     also = places.get(track.id, ())
     paths = also if len(also) > 1 else (track.path,)
     listed = "".join(f'<span class="as-path" title="{plain(shown_path(p))}">{_short(p)}</span>' for p in paths)
+    confidence = meter(track.confidence) if _is_its_own(track) else ""
     copies = f' <span class="as-copies">{track.n_files} files</span>' if track.n_files > 1 else ""
     return (
         f'<tr data-id="{track.id}"{chosen}><td class="as-c-tick"><input type="checkbox" data-do="tick" '
@@ -177,7 +178,7 @@ def _row(track: Track, shelf: Shelf, labels: Sequence[str], places: Mapping[int,
         f'title="{name}">{isolated(track.name)}</button>{copies}{gone}{listed}</td>'
         f'<td class="as-c-artist" title="{plain(track.tags.artist)}">{isolated(track.tags.artist)}'
         f'<span class="as-path" title="{plain(track.tags.album)}">{isolated(track.tags.album)}</span></td>'
-        f'<td class="as-c-genre">{genre(track, labels)}</td><td class="as-c-confidence">{meter(track.confidence)}</td>'
+        f'<td class="as-c-genre">{genre(track, labels)}</td><td class="as-c-confidence">{confidence}</td>'
         f'<td class="as-c-length">{wording.clock(track.duration_s)}</td>'
         f'<td class="as-c-added">{text(track.added_at[:10])}</td></tr>'
     )
@@ -223,6 +224,11 @@ def shown_genre(genre: str) -> str:
 
 def dot(genre: str, labels: Sequence[str]) -> str:
     return f'<span class="as-dot" style="background:{named_colour(genre, labels)}"></span>'
+
+
+def _is_its_own(track: Track) -> bool:
+    """Whether the model's confidence is in the genre that is shown."""
+    return track.decided is None or track.decided == track.top_genre
 
 
 def meter(share: float) -> str:
@@ -276,7 +282,7 @@ def player(track: Track | None, url: str, problem: str, labels: Sequence[str], p
     return (
         f'<div class="as-now-playing" data-id="{track.id}"><div class="as-now-words">'
         f'<strong title="{plain(track.shown)}">{isolated(track.name)}</strong>'
-        f"<span>{facts} · {wording.percent(track.confidence)}</span></div>"
+        f"<span>{facts}{f' · {wording.percent(track.confidence)}' if _is_its_own(track) else ''}</span></div>"
         f'<div class="as-now-sound">{sound}</div><button type="button" class="as-now-more" data-do="similar" '
         f'data-value="{track.id}">More like this</button><button type="button" class="as-now-close" data-do="close" '
         'data-value="" aria-label="Close the player">×</button></div>'

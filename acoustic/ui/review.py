@@ -35,10 +35,10 @@ KEYS = (
 MAIN_HTML = """
 <section class="rv" aria-label="Review">
   <p class="rv-notice" role="alert" hidden></p>
+  <p class="rv-saved" role="status"></p>
   <article class="as-card rv-song" hidden>
     <header class="rv-head"><div class="rv-names"><h2><bdi class="rv-name"></bdi></h2><p class="rv-by"></p>
-      <p class="rv-path"><bdi></bdi></p></div>
-      <p class="rv-saved" role="status"></p></header>
+      <p class="rv-path"><bdi></bdi></p></div></header>
     <p class="rv-why"></p>
     <div class="rv-top" role="group" aria-label="The likeliest genres"></div>
     <div class="rv-actions" role="group" aria-label="Other answers">

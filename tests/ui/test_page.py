@@ -257,6 +257,29 @@ def test_nothing_runs_out_of_the_window(answered, viewport):
         answered.set_viewport_size(DESKTOP)
 
 
+def test_what_is_dropped_while_others_are_analysed_follows_them(visit, site, songs, monkeypatch):
+    page = visit()
+    monkeypatch.setattr(site.workstation, "pause_s", 0.6)
+    drop(page, songs[:2])
+    page.wait_for_function("document.querySelector('.as-summary')?.textContent.startsWith('0 of 2')")
+    drop(page, songs[2:])
+    page.wait_for_function("document.querySelector('.as-summary')?.textContent.startsWith('3 of 3')")
+    assert [one.inner_text() for one in page.locator("table.as-files .as-pick").all()] == list(NAMES)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_long_name_leaves_the_verdict_its_place(visit, tmp_path, viewport):
+    page = visit(viewport)
+    drop(page, [str(clip(tmp_path / f"{'Shine on you crazy diamond, ' * 7}.ogg", 20.0))])
+    page.wait_for_selector(".as-verdict")
+    right = page.evaluate(
+        "[...document.querySelectorAll('.as-verdict, .as-verdict *')].map((e) => e.getBoundingClientRect().right)"
+    )
+    verdict, track = (page.locator(place).bounding_box() for place in ("#verdict", "#track"))
+    assert max(right) <= verdict["x"] + verdict["width"] + 0.5 <= viewport["width"] + 0.5
+    assert verdict["x"] + verdict["width"] <= track["x"] + 0.5 or verdict["y"] + verdict["height"] <= track["y"] + 0.5
+
+
 def test_what_was_uploaded_lies_in_the_sites_own_folder_with_nothing_torn_beside_it(answered, site):
     kept = [path for path in site.uploads.rglob("*") if path.is_file()]
     assert len(kept) >= len(NAMES)
