@@ -70,9 +70,9 @@ def test_known_answers_are_no_bottleneck(station: SimpleNamespace, tmp_path: Pat
     performance = Performance(station)
     reading = performance.read()
     performance.stop()
-    assert sum(run.timings_ms["load_audio"] for run in reading.runs) > 0.5 * sum(
-        run.timings_ms["total"] for run in reading.runs
-    )
+    spent = {stage: sum(run.timings_ms.get(stage, 0.0) for run in reading.runs) for stage in reading.runs[0].timings_ms}
+    del spent["total"]
+    assert max(spent, key=lambda stage: spent[stage]) == "load_audio"
     assert (reading.n_runs, reading.bottleneck) == (4, None)
 
 

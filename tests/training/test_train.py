@@ -186,15 +186,6 @@ def test_a_run_computes_to_its_end_as_it_began(
     assert wanted == ["float32", "measure"]
 
 
-def test_batches_made_ahead_by_others_are_the_same(prepared: Prepared, tmp_path: Path) -> None:
-    alone, helped = (
-        fit(dataclasses.replace(CONFIG, samples=24, workers=n), prepared, tmp_path / str(n), silent, str)
-        for n in (0, 2)
-    )
-    for name, value in alone.state_dict().items():
-        assert torch.equal(value, helped.state_dict()[name]), name
-
-
 def test_a_short_run_keeps_checkpoints_on_its_way(prepared: Prepared, tmp_path: Path) -> None:
     rarely, lines = dataclasses.replace(CONFIG, checkpoint_steps=1_000), []
     with pytest.raises(KilledError):
