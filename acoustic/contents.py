@@ -68,10 +68,10 @@ class Contents:
             self.remember_looks(path)
             return str(entry.meta["digest"])
 
-    def check_unchanged(self, path: str, identity: Identity) -> None:
+    def check_unchanged(self, path: str, identity: Identity | None) -> None:
         """Raises StorageError where the file is no longer the one of that `identity`: what was read of it since may be
-        of either."""
-        if audio.file_identity(path) != identity:
+        of either, and must not be kept. None: nothing is kept."""
+        if identity is not None and audio.file_identity(path) != identity:
             raise StorageError(f"{audio.shown(path)} was changed while it was read", "Try again once it is written.")
 
     def _looks(self, path: str) -> str:

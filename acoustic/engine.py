@@ -33,14 +33,7 @@ from .lane import InferenceLane
 from .network import backends
 from .network.registry import EMBEDDED_MODEL, Registry, model_folders
 from .profiler import Profiler, SpanExecutor, Trace, current, rest, span, tracing
-from .records import (
-    Analysis,
-    AudioWarning,
-    CacheEntry,
-    Descriptors,
-    Failure,
-    Personal,
-)
+from .records import Analysis, AudioWarning, CacheEntry, Descriptors, Failure, Personal
 from .settings import Settings, available_cores
 from .signal import descriptors
 from .signal.mel import log_mel, normalize
@@ -273,9 +266,7 @@ class OptimizedAudioClassifier:
             return self._analyze(path, described, on_stage)
         except AcousticError as error:
             return Failure(path, error.to_dict())
-        except (
-            Exception
-        ) as error:  # a batch must survive our own faults: this file fails with their name, the rest go on
+        except Exception as error:  # our own fault: this file fails with its name, the rest of the batch goes on
             return Failure(path, InternalError(f"{type(error).__name__}: {error}").to_dict())
 
     def _analyze(self, path: str, described: bool, on_stage: Callable[[str], None]) -> Analysis:
@@ -393,8 +384,7 @@ class OptimizedAudioClassifier:
         def compute() -> CacheEntry:
             with self._decoding() as beside:
                 made = self._decoded(path, on_stage, beside)
-            if identity is not None:  # else it would be kept under the digest of what the file was before
-                self._contents.check_unchanged(path, identity)
+            self._contents.check_unchanged(path, identity)
             return made
 
         with rest("cache"):

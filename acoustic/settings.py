@@ -207,8 +207,9 @@ def prepare_process(settings: Settings) -> None:
     and telemetry of libraries are off;
     hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept.
     """
-    for variable, name in (("NUMBA_CACHE_DIR", "numba"), ("TORCHINDUCTOR_CACHE_DIR", "compiled")):
-        os.environ.setdefault(variable, str(_writable(settings.cache_folder()) / name))
+    folder = _writable(settings.cache_folder())
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "numba"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     os.environ.setdefault("MKL_CBWR", "AUTO")  # torch's matrix products add in the same order in every run
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))

@@ -182,7 +182,7 @@ def _change(one: Candidate, policy: Policy, ours: tuple[str, ...] | None, read: 
     detail = ""
     try:
         status = os.stat(one.path)
-        before, writable = read(one.path).genres, is_writable(one.path)
+        before = read(one.path).genres
     except OSError as error:
         reason, detail = UNREADABLE, error.strerror or str(error)
     except TagError as error:
@@ -190,10 +190,10 @@ def _change(one: Candidate, policy: Policy, ours: tuple[str, ...] | None, read: 
     else:
         if (status.st_size, status.st_mtime_ns) != (one.n_bytes, one.mtime_ns):
             reason = CHANGED
-        elif not reason and not writable:
-            reason = NOT_WRITTEN
         elif not reason:
             reason = _protected(before, after, policy, ours)
+            if not reason and not is_writable(one.path):
+                reason = NOT_WRITTEN
     return Change(
         one.path, before, before if reason else after, source, confidence, reason, detail, one.n_bytes, one.mtime_ns,
         one.track_id,

@@ -42,11 +42,11 @@ from mutagen.wave import WAVE
 
 from ..errors import TagError
 from ..kept import SongTags, shown_path
+from .tag_containers import chunks, kind_of
 
 MAX_CHARS = 1_000  # of one value; a tag may hold megabytes
 MAX_GENRES = 100
 _TAIL = 256  # bytes at the end of an MP3 that hold an ID3v1 tag, with room to spare
-_MAX_CHUNKS = 1_000
 _JOIN_V23 = "; "
 _CHUNKED = {"wav": ("<", b"data", b"id3 "), "aiff": (">", b"SSND", b"ID3 ")}
 
@@ -56,7 +56,6 @@ _OGG: tuple[tuple[bytes, type], ...] = (
     (b"\x7fFLAC", OggFLAC),
     (b"Speex   ", OggSpeex),
 )
-_APE = (b"wvpk", b"MAC ", b"MPCK", b"MP+", b"tBaK", b"OFR ")  # read only
 _FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {  # title, artist, album, year
     "id3": (("TIT2",), ("TPE1",), ("TALB",), ("TDRC", "TYER", "TDOR")),
     "comments": (("title",), ("artist",), ("album",), ("date", "year", "originaldate")),
@@ -74,7 +73,7 @@ AnyPath = bytes | str | os.PathLike[str]
 def read_tags(path: AnyPath) -> SongTags:
     """What the tags of the file say; TagError for one that cannot be read. Several artists are joined by ", "."""
     with _opened(path, "rb") as file:
-        kind = _kind(file)
+        kind = kind_of(file)
         if kind == "ape":
             return _read("ape", _ape(file))
         tags = _load(kind, file).tags
@@ -91,7 +90,7 @@ def write_genres(path: AnyPath, genres: Sequence[str]) -> None:
     """
     wanted = list(genres)
     with _opened(path, "r+b") as file:
-        kind = _kind(file)
+        kind = kind_of(file)
         if kind == "mp3":
             _load(kind, file)  # a stream of MPEG audio, and not something else behind an ID3 tag
             return _write_mp3(file, wanted)
@@ -102,7 +101,7 @@ def write_genres(path: AnyPath, genres: Sequence[str]) -> None:
             song.add_tags()
         tags = song.tags
         if kind in _CHUNKED:
-            if kind == "wav" and any(name == b"ID3 " for name, _, _ in _chunks(file, "<")):
+            if kind == "wav" and any(name == b"ID3 " for name, _, _ in chunks(file, "<")):
                 raise TagError("its tags are in a chunk of an old kind, which is not written")
             version = _set_id3(tags, wanted)
             file.seek(0)
@@ -126,7 +125,7 @@ def write_genres(path: AnyPath, genres: Sequence[str]) -> None:
 def other_tags(path: AnyPath) -> str:
     """A digest of all that the tags say but for genres: the same before and after `write_genres`. TagError."""
     with _opened(path, "rb") as file:
-        kind = _kind(file)
+        kind = kind_of(file)
         song = _load(kind, file)
         tags = song.tags
         said: list[Any] = []
@@ -141,7 +140,7 @@ def other_tags(path: AnyPath) -> str:
             said += [(b.code, b.write().hex()) for b in song.metadata_blocks if b.code not in (1, 4)]
         if kind in _CHUNKED:
             order, audio, ours = _CHUNKED[kind]
-            for name, offset, length in _chunks(file, order):
+            for name, offset, length in chunks(file, order):
                 if name not in (audio, ours):
                     file.seek(offset)
                     said.append((name.hex(), file.read(min(length, 1 << 24)).hex()))
@@ -186,41 +185,9 @@ def is_writable(path: AnyPath) -> bool:
     """Whether genres can be written into a file of this kind; what is none of any kind is told when it is read."""
     try:
         with _opened(path, "rb") as file:
-            return _kind(file) != "ape"
+            return kind_of(file) != "ape"
     except TagError:
         return True
-
-
-def _kind(file: BinaryIO) -> str:
-    """mp3, flac, ogg, m4a, wma, wav, aiff or ape, by the file's bytes. TagError for anything else."""
-    head = file.read(64)
-    at = 0
-    while head[:3] == b"ID3" and len(head) >= 10:
-        at += 10 + (head[6] & 127) * 0x200000 + (head[7] & 127) * 0x4000 + (head[8] & 127) * 128 + (head[9] & 127)
-        file.seek(at)
-        head = file.read(64)
-    file.seek(0)
-    if head[:4] == b"fLaC":
-        return "flac"
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return "wav"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "aiff"
-    if head[:4] == b"OggS":
-        return "ogg"
-    if head[4:8] == b"ftyp":
-        return "m4a"
-    if head[:8] == b"\x30\x26\xb2\x75\x8e\x66\xcf\x11":
-        return "wma"
-    if head.startswith(_APE):
-        return "ape"
-    if (
-        at
-        or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] & 6)
-        or not head.strip(b"\0")
-    ):
-        return "mp3"
-    raise TagError("no tags are read from this kind of file")
 
 
 def _load(kind: str, file: BinaryIO) -> Any:
@@ -250,22 +217,9 @@ def _ape(file: BinaryIO) -> Mapping[str, Any]:
         return {}
 
 
-def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """(name, offset of the body, its length) of the chunks of a RIFF or IFF file."""
-    size, at = os.fstat(file.fileno()).st_size, 12
-    for _ in range(_MAX_CHUNKS):
-        file.seek(at)
-        header = file.read(8)
-        if len(header) < 8:
-            return
-        name, length = struct.unpack(order + "4sI", header)
-        yield name, at + 8, min(length, size - at - 8)
-        at += 8 + length + length % 2
-
-
 def _wave_info(file: BinaryIO) -> Mapping[str, Any]:
     """What a WAV without an ID3 chunk of today's kind says: an older one, or the texts of its LIST INFO chunk."""
-    for name, offset, length in _chunks(file, "<"):
+    for name, offset, length in chunks(file, "<"):
         file.seek(offset)
         if name == b"ID3 ":
             tags = ID3(io.BytesIO(file.read(length)), load_v1=False)

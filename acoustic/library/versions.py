@@ -40,9 +40,9 @@ from .version_file import (
 ACTIVE_FILE = "active.json"
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,58}[A-Za-z0-9])?")
 NONE = "none"
+"""The name of the built-in model alone, where a version can be named."""
 UNKNOWN = "(unknown)"
 """in the place of the name of what is in use, where that cannot be read"""
-"""The name of the built-in model alone, where a version can be named."""
 _CHOOSE = "Choose again with `acoustic personal use NAME`, or `acoustic personal use none`."
 
 
