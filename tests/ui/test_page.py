@@ -319,7 +319,8 @@ def test_a_chosen_file_is_sketched_while_the_work_for_another_goes_on(visit, sit
 
 
 # The stream of messages runs beside the answers to requests, and a busy browser may read it first. Here it always does:
-# while a stream is open, the answer to a request waits until the stream has brought all that comes of that request.
+# while a stream is open, the answer to a request waits until the stream has brought all that comes of that request, or
+# the first part of what comes in parts: a batch's last part may be long in coming.
 OVERTAKEN = """(() => {
   const send = window.fetch;
   let streams = 0, received = '';
@@ -331,8 +332,8 @@ OVERTAKEN = """(() => {
     } catch { /* the page has closed the stream */ }
     streams -= 1;
   }
-  const isEnd = (line) => line.includes('process_completed');
-  const complete = (id) => received.split('\\n').filter(isEnd).some((line) => line.includes(id));
+  const tells = (line) => line.includes('process_completed') || line.includes('process_generating');
+  const told = (id) => received.split('\\n').filter(tells).some((line) => line.includes(id));
   window.fetch = async (request, ...more) => {
     const url = String(request.url ?? request), answer = await send(request, ...more);
     if (url.includes('/queue/data')) {
@@ -342,7 +343,7 @@ OVERTAKEN = """(() => {
     }
     if (url.includes('/queue/join')) {
       const { event_id } = await answer.clone().json();
-      while (streams && !complete(event_id)) await new Promise((soon) => setTimeout(soon, 20));
+      while (streams && !told(event_id)) await new Promise((soon) => setTimeout(soon, 20));
     }
     return answer;
   };
