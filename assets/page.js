@@ -32,6 +32,17 @@
     ready.observe(document.body, { childList: true, subtree: true });
   }
 
+  // --- decisions that a reload left unsent: the Review tab sends them, so it is opened and they do not wait ---
+  const unsent = () => { try { return sessionStorage.getItem('acousticsense-review-outbox') || '[]'; } catch { return '[]'; } };
+  if (unsent() !== '[]') {
+    const toReview = new MutationObserver(() => {
+      const tabs = [...document.querySelectorAll('#tabs button[role=tab]')];
+      const review = tabs.find((tab) => tab.textContent.trim() === 'Review');
+      if (review) { toReview.disconnect(); review.click(); }
+    });
+    toReview.observe(document.body, { childList: true, subtree: true });
+  }
+
   // --- the player ---
   const audio = () => document.querySelector('#player audio');
   const plot = () => document.querySelector('#track-plot .js-plotly-plot');

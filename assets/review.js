@@ -47,7 +47,9 @@ function notice(text) {
   place.textContent = text;
   place.hidden = !text;
 }
-const sentence = (error) => `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}. ${error.hint || ''}`.replace('..', '.');
+const isName = (word) => /[./\\_]/.test(word.replace(/\.$/, ''));  // "song.mp3 is gone" keeps its name as it is
+const begun = (words) => (isName(words.split(' ')[0]) ? words : `${words.charAt(0).toUpperCase()}${words.slice(1)}`);
+const sentence = (error) => `${begun(error.message)}. ${error.hint || ''}`.replace('..', '.');
 
 // --- the outbox: nothing in it is lost by a reload, nothing of it is kept twice ---
 function keepOutbox() {
@@ -451,7 +453,7 @@ async function lesson(button) {
     const now = await ask('told');
     if (S.busy && now && now.ok && now.told) told.textContent = now.told;
   }, 400);
-  const answer = await ask(what, { offer: button.dataset.offer || '' });
+  const answer = await ask(what, { offer: button.dataset.offer || '', version: button.dataset.version || '' });
   clearInterval(look);
   S.busy = false;
   if (what === 'learn' && answer && answer.ok) { $('.rv-lesson', side()).innerHTML = answer.html; told.textContent = ''; return; }

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from acoustic.network.backends.openvino import has_bfloat16
+
 SQUARE = 2_048
 CHAIN = (768, 3_072) * 6 + (768,)
 """widths along a chain: those of ViT-B/16's MLP, forth and back"""
@@ -34,20 +36,25 @@ class Matrices:
 
 def rivals(rows: int, n_threads: int) -> list[Matrices]:
     """All of them that this machine has; `rows` is that of a chain's products (segments times tokens)."""
-    return [*torch_products(), *openvino_chains(rows, n_threads)]
+    bfloat16 = has_bfloat16()
+    return [*torch_products(bfloat16=bfloat16), *openvino_chains(rows, n_threads, bfloat16=bfloat16)]
 
 
-def torch_products(side: int = SQUARE) -> Iterator[Matrices]:
-    """A square product in float32 and in bfloat16, in as many threads as torch is set to."""
+def torch_products(side: int = SQUARE, *, bfloat16: bool = True) -> Iterator[Matrices]:
+    """A square product in float32 and, unless the processor would emulate it (400 times as long), in bfloat16; in as
+    many threads as torch is set to."""
     rng = torch.Generator().manual_seed(0)
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16) if bfloat16 else (torch.float32,):
         a, b = (torch.randn(side, side, generator=rng).to(dtype) for _ in range(2))
         precision = str(dtype).removeprefix("torch.")
         yield Matrices(f"torch, {side} x {side}", precision, 2 * side**3, lambda a=a, b=b: torch.mm(a, b))
 
 
-def openvino_chains(rows: int, n_threads: int, widths: Sequence[int] = CHAIN) -> Iterator[Matrices]:
-    """A chain in float32, bfloat16 and int8; none where OpenVINO is not installed."""
+def openvino_chains(
+    rows: int, n_threads: int, widths: Sequence[int] = CHAIN, *, bfloat16: bool = True
+) -> Iterator[Matrices]:
+    """A chain in float32, bfloat16 (which OpenVINO computes in float32 where the processor has none) and int8; none
+    where OpenVINO is not installed."""
     from acoustic.errors import BackendError
     from acoustic.network.backends.openvino import runtime
 
@@ -57,6 +64,8 @@ def openvino_chains(rows: int, n_threads: int, widths: Sequence[int] = CHAIN) ->
         return
     mels = np.random.default_rng(0).normal(size=(rows, widths[0])).astype(np.float32)
     for precision, hint in (("float32", "f32"), ("bfloat16", "bf16"), ("int8", "bf16")):
+        if precision == "bfloat16" and not bfloat16:
+            continue
         how = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": hint,

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from acoustic.errors import ManifestError, ModelError
+from acoustic.errors import ConflictError, ManifestError, ModelError
 from acoustic.kept import NOT_MUSIC, SongTags, Track
 from acoustic.library.fitting import track_answers
 from acoustic.records import Descriptors
@@ -125,7 +125,10 @@ def test_rolling_back_brings_every_verdict_back(station, taught):
     before = verdicts(station)
     learning.accept(station, offer)
     assert verdicts(station) != before
-    assert learning.roll_back(station) is None
+    with pytest.raises(ConflictError, match="not in use any more: version 1 is"):
+        learning.roll_back(station, shown="0")  # what the page showed, before another put version 1 to use
+    assert station.active_personal() == "1"
+    assert learning.roll_back(station, shown="1") is None
     again = verdicts(station)
     assert [row[:3] for row in again] == [row[:3] for row in before]
     # tags and embeddings are kept with half precision, genre scores are not

@@ -215,7 +215,7 @@ class AudioReader:
         told = sniffed.length != "unknown" and (decoder.n_frames or 0) > 0
         claims = told and sniffed.length == "claimed"
         self._claimed_s = sniffed.claimed_s or (decoder.n_frames or 0) / self._rate * claims
-        self._check_longest(max(self._claimed_s, self._n_frames / self._rate))
+        self._check_longest(self._n_frames / self._rate)
         short = self._n_frames <= settings.whole_file_s * self._rate
         if not short and (claims or decoder.name == "ffmpeg"):  # libsndfile's count of plain PCM needs no trial
             self._n_frames = self._readable_end(decoder)

@@ -124,8 +124,8 @@ def sniff(pread: Pread, size: int) -> Sniffed:
         return _tagged(pread, size)
     for offset, magic, found in _SIGNATURES:
         if head.startswith(magic, offset):
-            special = {"FLAC": _flac, "ASF/WMA": _asf}.get(found.container)
-            return special(head, found) if special else found
+            special = {"FLAC": _flac, "ASF/WMA": _asf, "W64": _w64, "CAF": _caf}.get(found.container)
+            return special(head, found, size) if special else found
     for offset, magic, what in _UNSUPPORTED:
         if head.startswith(magic, offset):
             raise UnsupportedAudioError(f"this is {what}, which no decoder here turns into sound")
@@ -234,12 +234,10 @@ def _wav(head: bytes, fmt: tuple[int, int, int, int, int], offset: int, length: 
     held = size - offset
     if held <= 0 or held < block:
         raise EmptyAudioError("the WAVE header is there, but no samples follow it")
-    claimed = None
     streamed = length == 0 or (length >= UNKNOWN_SIZE and head[:4] in (b"RIFF", b"RIFX"))
     plain = code in (1, 3, 6, 7, 0xFFFE)
     per_second = rate * block if plain else byte_rate
-    if not streamed and length > held and per_second > 0:
-        claimed = length / per_second
+    claimed = None if streamed else _claimed_s(length, held, per_second)
     # MP3 in WAV is left to FFmpeg for the same reason as MP3; ADPCM and the rest have been seen to work in both.
     decoders = BOTH if plain or code in (2, 0x11, 0x31) else ("ffmpeg",)
     container = head[:4].decode() if head[:4] in (b"RF64", b"BW64") else "WAV"
@@ -289,14 +287,52 @@ def _au(head: bytes, size: int) -> Sniffed:
     held = size - start
     if length == 0 or held <= 0:
         raise EmptyAudioError("the AU header is there, but no samples follow it")
-    claimed = None
-    if length != 0xFFFFFFFF and length > held and width and rate and n_channels:
-        claimed = length / (rate * n_channels * width)
+    claimed = None if length == 0xFFFFFFFF else _claimed_s(length, held, rate * n_channels * width)
     decoders = BOTH if order == ">" else ("libsndfile",)
     return Sniffed("AU", "au", decoders, "measured", claimed, rate, n_channels)
 
 
-def _flac(head: bytes, found: Sniffed) -> Sniffed:
+def _w64(head: bytes, found: Sniffed, size: int) -> Sniffed:
+    """Sony Wave64: chunks named by 16 bytes, whose 8 bytes of length count their own head; each begins at a multiple
+    of 8."""
+    offset, rate_and_block = 40, None
+    while offset + 24 <= len(head):
+        name, length = head[offset : offset + 4], int.from_bytes(head[offset + 16 : offset + 24], "little")
+        body = offset + 24
+        if name == b"fmt " and body + 14 <= len(head):
+            _, n_channels, rate, _, block = struct.unpack("<HHIIH", head[body : body + 14])
+            rate_and_block = (rate, block)
+            found = replace(found, sample_rate=rate, n_channels=n_channels)
+        elif name == b"data" and rate_and_block:
+            return replace(found, claimed_s=_claimed_s(length - 24, size - body, rate_and_block[0] * rate_and_block[1]))
+        offset += max(24, (length + 7) // 8 * 8)
+    return found
+
+
+def _caf(head: bytes, found: Sniffed, size: int) -> Sniffed:
+    """Apple's Core Audio Format. Only packets of one size tell how long the audio data is; -1 is "to the end"."""
+    offset, per_second = 8, 0.0
+    while offset + 12 <= len(head):
+        name, length = struct.unpack(">4sq", head[offset : offset + 12])
+        body = offset + 12
+        if name == b"desc" and body + 32 <= len(head):
+            rate, n_bytes, n_frames, n_channels = struct.unpack(">d8x3I", head[body : body + 28])
+            if not 0 < rate < 1 << 31:
+                return found
+            per_second = rate * n_bytes / n_frames if n_frames else 0.0
+            found = replace(found, sample_rate=int(rate), n_channels=n_channels)
+        elif name == b"data":
+            return replace(found, claimed_s=_claimed_s(length - 4, size - body - 4, per_second))
+        offset = body + max(0, length)
+    return found
+
+
+def _claimed_s(n_bytes: int, n_held: int, per_second: float) -> float | None:
+    """What the header claims, where that is more than the file holds."""
+    return n_bytes / per_second if n_bytes > n_held and per_second > 0 else None
+
+
+def _flac(head: bytes, found: Sniffed, _size: int) -> Sniffed:
     if len(head) < 42 or head[4] & 127 != 0:
         raise CorruptAudioError("a FLAC file without its stream information")
     packed = int.from_bytes(head[18:26], "big")
@@ -306,7 +342,7 @@ def _flac(head: bytes, found: Sniffed) -> Sniffed:
     return Sniffed("FLAC", "flac", found.decoders, "claimed", None, rate, n_channels)
 
 
-def _asf(head: bytes, found: Sniffed) -> Sniffed:
+def _asf(head: bytes, found: Sniffed, _size: int) -> Sniffed:
     """The File Properties object holds the length: play duration in 100 ns less the preroll in ms. Of a cut file FFmpeg
     tells a shorter one.
     """

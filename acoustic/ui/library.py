@@ -118,7 +118,8 @@ def _scan_card() -> dict[str, Any]:
 
 
 def _filters() -> dict[str, Any]:
-    """The filters, under their names in Parts."""
+    """The filters, under their names in Parts. Numbers have no bounds here: Gradio answers one out of bounds with a
+    traceback, the desk takes the nearest that makes sense."""
     with gr.Row(elem_classes="as-filters"):
         return {
             "text": gr.Textbox(
@@ -126,8 +127,8 @@ def _filters() -> dict[str, Any]:
             ),
             "genre": gr.Dropdown([ANY], value=ANY, label="Genre", elem_id="library-genre"),
             "flag": gr.Dropdown(FLAGS, value="all", label="Show", elem_id="library-flag"),
-            "low": gr.Number(0, label="Confidence ≥ %", minimum=0, maximum=100, elem_id="library-low"),
-            "high": gr.Number(100, label="Confidence ≤ %", minimum=0, maximum=100, elem_id="library-high"),
+            "low": gr.Number(0, label="Confidence ≥ %", elem_id="library-low"),
+            "high": gr.Number(100, label="Confidence ≤ %", elem_id="library-high"),
             "inside": gr.Dropdown([ANY], value=ANY, label="Folder", allow_custom_value=True, elem_id="library-inside"),
             "model": gr.Dropdown([ANY], value=ANY, label="Model", elem_id="library-model"),
         }
@@ -179,6 +180,8 @@ def _wire(
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     quick: dict[str, Any] = {"concurrency_limit": None, **quiet}
     latest: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 4, **quiet}
+    # every click counts, however soon it follows another, and what a later one shows comes later
+    each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "clicks", **quiet}
 
     arrival(desk.arrive, [shelf, method], parts.all, **quick)
     gr.Timer(TICK_S).tick(desk.tick, [shelf, method], parts.all, **latest)
@@ -202,9 +205,9 @@ def _wire(
         parts.player,
     )
     for clicked in clickable:
-        done = clicked.select(desk.act, [shelf], [*parts.filters.values(), *parts.rows], **quick)
+        done = clicked.select(desk.act, [shelf], [*parts.filters.values(), *parts.rows], **each)
         done.then(desk.numbers, [shelf], parts.numbers, **latest)
-    buttons["alike"].click(desk.alike, [shelf], parts.rows, **quick)
+    buttons["alike"].click(desk.alike, [shelf], parts.rows, **each)
     buttons["playlist"].click(desk.playlist, [shelf], [parts.told], **quick)
     buttons["csv"].click(desk.csv, [shelf], [parts.told], **quick)
     # UMAP takes minutes for a large library

@@ -75,6 +75,11 @@ class TagDesk:
         except AcousticError as error:
             return _told(error), *self._buttons(planned)
 
+    def forget(self, planned: Planned) -> tuple[str, Any, Any]:
+        """Other options than those of the dry run: it no longer says what a write should do."""
+        planned.changes, planned.policy = [], None
+        return "", *self._buttons(planned)
+
     def write(self, planned: Planned, progress: gr.Progress = gr.Progress()) -> tuple[str, Any, Any]:  # noqa: B008
         """What the dry run showed. A file that has changed since is left alone."""
         from ..workstation.tagging import write_tags
@@ -131,12 +136,8 @@ def build(workstation: Workstation, shelf: gr.State) -> None:
         )
         with gr.Row(elem_classes="as-tagging-row"):
             way = gr.Dropdown(WAYS, value=ONLY_EMPTY, label="Which files", elem_id="tags-way", scale=3, min_width=180)
-            percent = gr.Number(
-                70, label="Model at least %", minimum=0, maximum=100, elem_id="tags-percent", scale=1, min_width=100
-            )
-            n_genres = gr.Number(
-                1, label="Most genres", minimum=1, maximum=8, precision=0, elem_id="tags-most", scale=1, min_width=90
-            )
+            percent = gr.Number(70, label="Model at least %", elem_id="tags-percent", scale=1, min_width=100)
+            n_genres = gr.Number(1, label="Most genres", precision=0, elem_id="tags-most", scale=1, min_width=90)
         with gr.Row(elem_classes="as-buttons as-tagging-buttons"):
             look = gr.Button("Dry run", size="sm", elem_id="tags-plan")
             go = gr.Button("Write", size="sm", interactive=False, elem_id="tags-write")
@@ -146,6 +147,8 @@ def build(workstation: Workstation, shelf: gr.State) -> None:
     # one at a time: each waits for the disk, and the journal lets only one write
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "tags", "api_visibility": "private"}
     outputs = [told, go, back]
+    for option in (way, percent, n_genres):
+        option.input(desk.forget, [planned], outputs, trigger_mode="always_last", show_progress="hidden", **one)
     look.click(desk.plan, [shelf, planned, way, percent, n_genres], outputs, **one)
     go.click(desk.write, [planned], outputs, **one)
     back.click(desk.undo, [planned], outputs, **one)

@@ -137,9 +137,13 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> str:
 def lesson_idle(in_use: str | None, n_labelled: int) -> str:
     """Before anything was offered."""
     state = f"In use: version {text(in_use)}." if in_use else "In use: the model alone."
-    more = f"You gave {n_labelled:,} songs a genre." if n_labelled else "Decide some songs first."
+    more = f"You gave {wording.counted(n_labelled, 'song')} a genre." if n_labelled else "Decide some songs first."
     off = "" if n_labelled else " disabled"
-    back = '<button type="button" class="rv-button" data-do="roll-back">Roll back</button>' if in_use else ""
+    back = (
+        f'<button type="button" class="rv-button" data-do="roll-back" data-version="{text(in_use)}">Roll back</button>'
+        if in_use
+        else ""
+    )
     return (
         f'<p class="as-note">{more} {state}</p><div class="rv-row"><button type="button" class="rv-button rv-primary" '
         f'data-do="learn"{off}>Learn from my decisions</button>{back}</div>'
@@ -148,8 +152,8 @@ def lesson_idle(in_use: str | None, n_labelled: int) -> str:
 
 def offer(one: Any, tracks: Mapping[int, Track], key: str) -> str:
     """A `workstation.learning.Offer`: what it is worth, what it would change, and what to do with it."""
-    groups = f"{one.n_groups:,} artist or album group{'s' * (one.n_groups != 1)}"
-    parts = [f'<p class="as-note">Learned from {one.n_songs:,} songs in {groups}.</p>']
+    groups = wording.counted(one.n_groups, "artist or album group")
+    parts = [f'<p class="as-note">Learned from {wording.counted(one.n_songs, "song")} in {groups}.</p>']
     found = one.lesson.comparison
     if found is None:
         parts.append('<p class="as-note">Too few songs to test it: decide some of another artist of each genre.</p>')

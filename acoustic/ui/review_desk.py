@@ -221,8 +221,9 @@ class ReviewDesk:
         return {"told": "Discarded; nothing was changed."}
 
     def roll_back(self, ask: Ask) -> Answer:
+        """Back from the version that the page shows as the one in use."""
         with self._alone():
-            name = learning.roll_back(self._workstation, self._tell)
+            name = learning.roll_back(self._workstation, self._tell, shown=str(ask.get("version", "")))
         return {"told": f"{f'Version {name}' if name else 'The model alone'} is in use again."}
 
     def _offer(self, ask: Ask) -> learning.Offer:

@@ -81,9 +81,12 @@ def percent(share: float) -> str:
 
 
 def sentence(words: str) -> str:
-    """With a capital letter and a full stop: "the file ends early" -> "The file ends early."."""
+    """With a capital letter and a full stop: "the file ends early" -> "The file ends early.". What begins with the name
+    of a file or a setting ("song.mp3 is gone") keeps it as it is."""
     words = words.strip()
-    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?…" else ".")
+    is_name = any(c in "./\\_" for c in words.split(maxsplit=1)[0].rstrip(".…")) if words else False
+    first = words[:1] if is_name else words[:1].upper()
+    return first + words[1:] + ("" if not words or words[-1] in ".!?…" else ".")
 
 
 def visible(words: str) -> str:

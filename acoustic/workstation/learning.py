@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ManifestError, ModelError
+from ..errors import ConflictError, ManifestError, ModelError
 from ..kept import Track
 from ..library.database import Connection, now
 from ..library.fitting import track_answers
@@ -141,10 +141,16 @@ def discard(workstation: Workstation, offer: Offer) -> None:
     _write_down(workstation, offer, offer.personal.name if offer.personal else "", "discarded")
 
 
-def roll_back(workstation: Workstation, on_progress: OnProgress = _nobody) -> str | None:
+def roll_back(workstation: Workstation, on_progress: OnProgress = _nobody, shown: str = "") -> str | None:
     """Back to what was in use before, with all songs read anew; returns its name, None for the model alone. Raises
-    ModelError where there is nothing before. The version stays and can be used again."""
+    ModelError where there is nothing before, ConflictError where another version is in use than the one that was
+    `shown` to who asks. The version stays and can be used again."""
     left = workstation.active_personal()
+    if shown and left != shown:
+        raise ConflictError(
+            f"version {shown} is not in use any more: {f'version {left}' if left else 'the model alone'} is",
+            "Look again, then roll back if you still want to.",
+        )
     name = workstation.undo_personal()
 
     def work(db: Connection) -> None:

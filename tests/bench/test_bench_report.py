@@ -139,5 +139,27 @@ def test_the_gate_fails_below_half_a_target_of_time_and_below_all_of_memorys(rep
         assert failed.line().startswith("FAILED")
 
 
+def test_the_gate_asks_less_only_where_the_originals_network_runs_as_the_original_runs_it(report: Report) -> None:
+    peaks = {words.ORIGINAL: Peak(700.0, 1_000.0), words.ONE: Peak(300.0, 740.0), words.SHIPPED: Peak(300.0, 510.0)}
+
+    def leasts(machine: Machine, precision: str) -> dict[str, float]:
+        backends = {who: {"precision": precision} for who in (words.ONE, words.SHIPPED)}
+        changed = replace(report, machine=machine, backends=backends, memory=memory_rows(peaks))
+        return {check.what: check.least for check in gate.checks_of(changed)}
+
+    whole = {
+        "one file: ours, one segment": gate.LEAST,
+        "one file: ours, as it ships": gate.LEAST,
+        "peak memory: ours, one segment": 1.0,
+        "peak memory: ours, as it ships": 1.0,
+    }
+    without = replace(AMX, amx=False)
+    assert leasts(AMX, "float32") == leasts(without, "int8") == whole
+    assert leasts(without, "float32") == whole | {
+        "one file: ours, one segment": gate.LEAST_IN_FLOAT32,
+        "peak memory: ours, one segment": gate.LEAST_MEMORY_IN_FLOAT32,
+    }
+
+
 def test_a_gate_that_checked_nothing_fails() -> None:
     assert gate.outcome([]) == 1

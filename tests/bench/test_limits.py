@@ -75,6 +75,7 @@ def test_chains_multiply_what_their_formula_says() -> None:
 
 
 def test_torch_products_are_products() -> None:
+    assert [one.precision for one in torch_products(64, bfloat16=False)] == ["float32"]
     for one in torch_products(64):
         product = one.work()
         assert isinstance(product, torch.Tensor)

@@ -300,7 +300,7 @@ def test_silence_before_the_music_does_not_fix_the_downmix(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bounds", [Settings(), SLICED], ids=["whole", "sliced"])
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "aiff", "au", "alac.m4a", "wma", "webm"])
+@pytest.mark.parametrize("kind", ["wav", "w64", "flac", "mp3", "aiff", "au", "caf", "alac.m4a", "wma", "webm"])
 def test_a_cut_file_says_how_much_is_there(tmp_path: Path, kind: str, bounds: Settings) -> None:
     if not makers.can_write(kind):
         pytest.skip("no encoder")
@@ -324,6 +324,17 @@ def test_a_cut_file_says_how_much_is_there(tmp_path: Path, kind: str, bounds: Se
         text = reader.warnings()[0].message
         assert any(f"({n} %)" in text for n in (share - 1, share, share + 1)), text
         assert len(reader.read(reader.duration_s - 1.0, 1.0).samples) >= RATE - 1
+
+
+def test_a_header_that_claims_more_than_the_bound_does_not_hide_what_is_there(tmp_path: Path) -> None:
+    path = makers.write_as("wav", tmp_path / "lying", makers.music(6.0))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = (0x7FF00000).to_bytes(4, "little")  # hours
+    path.write_bytes(data)
+    with audio.open_audio(path, RATE, Settings(max_duration_s=60.0)) as reader:
+        assert reader.duration_s == pytest.approx(6.0, abs=0.01)
+        assert codes(reader) == ["TRUNCATED"]
 
 
 @pytest.mark.parametrize("kind", ["ogg", "opus"])

@@ -125,6 +125,21 @@ def test_the_verdict_card_gives_the_reasons_for_a_review_in_words_with_this_runs
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("the file ends early", "The file ends early."),
+        ("really?", "Really?"),
+        ("song.mp3 is gone", "song.mp3 is gone."),
+        ("min_confidence = 2", "min_confidence = 2."),
+        ("stopped.", "Stopped."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_but_names_stay_as_they_are(words, said):
+    assert wording.sentence(words) == said
+
+
+@pytest.mark.parametrize(
     "code", ["LOW_CONFIDENCE", "SMALL_MARGIN", "SEGMENTS_DISAGREE", "NOT_MUSIC", "SILENT", "TRUNCATED"]
 )
 def test_every_review_reason_has_a_sentence_of_its_own(code):

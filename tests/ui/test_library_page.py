@@ -139,6 +139,35 @@ def test_a_genre_and_a_confidence_are_filters_at_a_click(page, site):
     assert page.locator("#library-low input").input_value() == "80"
 
 
+def test_every_tick_counts_though_the_server_is_slower_than_the_hand(page, site, monkeypatch):
+    catalogue = site.library.catalogue
+    look = catalogue.page
+
+    def slow(*args, **more):
+        time.sleep(0.4)
+        return look(*args, **more)
+
+    monkeypatch.setattr(catalogue, "page", slow)
+    page.evaluate(
+        """async () => { for (const i of [0, 1, 2, 3, 4]) {
+             document.querySelectorAll('tr[data-id] input')[i].click();
+             await new Promise((soon) => setTimeout(soon, 80)); } }"""
+    )
+    shown(page, "5 selected")
+    page.wait_for_function("document.querySelectorAll('tr[data-id] input:checked').length === 5")
+
+
+def test_a_number_out_of_bounds_is_taken_as_the_nearest(page):
+    for control, value in (("low", "-20"), ("high", "300")):
+        page.fill(f"#library-{control} input", value)
+        page.keyboard.press("Tab")
+    page.fill("#library-low input", "140")
+    shown(page, "match")
+    assert page.locator(".toast-wrap .toast-body").count() == 0
+    page.fill("#library-low input", "0")
+    shown(page, f"{n_songs(page)} songs")
+
+
 def test_failed_files_say_why(page):
     page.locator(".as-tile[data-value=errors]").click()
     page.wait_for_selector("tr.as-failed")
@@ -227,6 +256,13 @@ def test_tags_are_written_after_a_dry_run_and_taken_back(page):
     page.locator("#tags-plan").click()
     page.wait_for_selector("#tags-told .as-plan")
     assert "would be written" in page.locator("#tags-told .as-summary").inner_text()
+    page.wait_for_selector("#tags-write:enabled")
+    page.fill("#tags-percent input", "130")
+    page.wait_for_selector("#tags-write:disabled")  # that is no longer what was tried
+    page.locator("#tags-plan").click()
+    page.wait_for_function("document.querySelector('#tags-told').innerText.includes('it is a share from 0 to 1')")
+    page.fill("#tags-percent input", "70")
+    page.locator("#tags-plan").click()
     page.wait_for_selector("#tags-write:enabled")
     words = page.locator("#tags-write").inner_text()
     page.locator("#tags-write").click()

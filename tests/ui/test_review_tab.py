@@ -199,7 +199,8 @@ def test_an_offer_is_escaped(desk, ask):
     assert "is in use" in ask("accept", offer=key)["told"]
     assert 'data-do="roll-back"' in ask("state")["lesson"]
     assert {"name": "<b>Own</b>"}.items() <= ask("state")["genres"][-1].items()
-    assert "model alone" in ask("roll_back")["told"]
+    assert ask("roll_back", version="7")["error"]["code"] == "CONFLICT"
+    assert "model alone" in ask("roll_back", version="1")["told"]
     assert ask("accept", offer=key)["error"]["code"] == "SETTINGS"
 
 

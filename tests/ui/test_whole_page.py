@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import IN_CHROMIUM, leave, listen, new_context
+from chromium import IN_CHROMIUM, leave, listen, new_context, reload
 
 from acoustic import ui
 from acoustic.settings import Settings
@@ -57,7 +57,12 @@ def test_scan_review_and_find_again(browser: Any, station: Workstation, songs: P
         "document.querySelectorAll('#review-main .rv-top button').length == 3 "
         "|| document.querySelector('#review-main').innerText.includes('hiss')"
     )
+    view.route("**/component_server/**", lambda route: route.abort())  # nothing arrives any more
     view.keyboard.press("n")
+    view.wait_for_selector(".rv-saved.rv-late")
+    view.unroute("**/component_server/**")
+    reload(view, complaints)  # what was left unsent opens its tab and is sent, though nobody asks for it
+    complaints[:] = [said for said in complaints if not said.endswith("net::ERR_FAILED")]
     until = time.monotonic() + 60
     while not station.library.decisions.history() and time.monotonic() < until:
         view.wait_for_timeout(200)
