@@ -20,6 +20,7 @@ from acoustic.cli.training import _told
 from acoustic.errors import AcousticError, ManifestError, StorageError
 from acoustic.settings import Settings
 from acoustic.training.evaluate import read_manifest
+from tests.documented import keys_of
 from tests.test_engine import song
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +216,7 @@ def test_evaluate_measures_and_refuses(env: Settings, tmp_path: Path) -> None:
     plain = runner.invoke(app, ["evaluate", str(tmp_path / "m.csv"), "--json"])
     assert plain.exit_code == 0, plain.output
     result = json.loads(plain.stdout)
+    assert set(result) == keys_of("evaluate")
     assert result["n"] == 3
     assert sum(map(sum, result["confusion"])) == 3
     low, high = result["accuracy_interval_95"]
@@ -250,13 +252,17 @@ def test_evaluate_measures_and_refuses(env: Settings, tmp_path: Path) -> None:
 
 def test_models_list_show_and_doctor(env: Settings) -> None:
     shown = runner.invoke(app, ["models", "show", env.model, "--json"])
-    assert json.loads(shown.stdout)["name"] == "small"
+    card = json.loads(shown.stdout)
+    assert card["name"] == "small"
+    assert set(card) == keys_of("models show")
     assert runner.invoke(app, ["models", "show", env.model]).exit_code == 0
     listed = json.loads(runner.invoke(app, ["models", "list", "--json"]).stdout)
     assert listed["broken"] == {}
+    assert set(listed) == keys_of("models list")
     checks = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
     assert {"python", "torch", "device", "model", "cache"} <= {check["name"] for check in checks}
     assert all(check["fix"] for check in checks if not check["ok"])
+    assert {frozenset(check) for check in checks} == {keys_of("doctor")}
 
 
 def test_version_and_help() -> None:

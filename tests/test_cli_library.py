@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from acoustic.cli.library import app
 from acoustic.errors import AcousticError, LibraryError
 from acoustic.library.store import Library
+from tests.documented import keys_of
 from tests.library.made_library import add_file, add_tracks
 
 runner = CliRunner()
@@ -48,6 +49,7 @@ def refused(*arguments: object) -> AcousticError:
 
 def test_status(path: Path) -> None:
     said = json.loads(out("status", "--json"))
+    assert set(said) == keys_of("library status")
     assert said["path"] == str(path)
     assert [said[name] for name in ("n_songs", "n_files", "n_decided", "n_skipped", "n_waiting", "n_history")] == [
         *(2, 2, 1, 0, 1, 3)
@@ -60,6 +62,7 @@ def test_status(path: Path) -> None:
 def test_check(path: Path) -> None:
     assert "is sound" in out("check")
     assert json.loads(out("check", "--json")) == {"library": str(path), "problems": []}
+    assert keys_of("library check") == {"library", "problems"}
     with Library(path) as library:
         library.database.write(lambda c: c.execute("DELETE FROM in_force"))
     assert "song 1: decision None counts" in out("check", status=1)
@@ -87,6 +90,7 @@ def test_export_and_import(path: Path, tmp_path: Path) -> None:
     assert "3 added, 0 known" in out("import", tmp_path / "decisions.jsonl", "--library", elsewhere)
     again = json.loads(out("import", tmp_path / "decisions.jsonl", "--library", elsewhere, "--json"))
     assert again == {"added": 0, "known": 3, "new_songs": 0, "refused": 0, "errors": []}
+    assert set(again) == keys_of("library import")
     with open(tmp_path / "decisions.jsonl", "ab") as file:
         file.write(b"nonsense\n")
     done = runner.invoke(app, ["import", str(tmp_path / "decisions.jsonl"), "--library", str(elsewhere)])
@@ -107,6 +111,7 @@ def test_history(path: Path) -> None:
     [newest] = [json.loads(line) for line in out("history", "--json", "--limit", 1).splitlines()]
     assert (newest["kind"], newest["undoes"], newest["who"]) == ("undo", 2, "Ana")
     assert "file_bytes" in newest
+    assert set(newest) - {"file_bytes"} == keys_of("library history")
 
 
 @pytest.mark.parametrize("command", [["status"], ["check"], ["history"], ["export"], ["backup", "copy.db"]])

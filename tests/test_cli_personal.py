@@ -14,6 +14,7 @@ from acoustic.doctor import examine
 from acoustic.errors import AcousticError
 from acoustic.library.store import Library
 from acoustic.settings import Settings
+from tests.documented import keys_of
 from tests.test_cli import env, objects
 from tests.test_engine import song
 
@@ -88,6 +89,7 @@ def test_teach_accept_evaluate_undo(env: Settings, manifest: Path, tmp_path: Pat
     assert "Forró" not in alone["probabilities"]
     compared = json.loads(out("personal", "evaluate", manifest, "--json"))
     assert compared["n"] == 6
+    assert set(compared) == keys_of("personal evaluate")
     (tmp_path / "own.csv").write_text("file,genre\nf0.wav,Forró\nj0.wav,Jazz\n", encoding="utf-8")
     measured = json.loads(out("evaluate", tmp_path / "own.csv", "--json"))
     assert "Forró" in measured["labels"]
@@ -113,7 +115,9 @@ def test_the_taught_model_is_what_evaluate_measures(env: Settings, manifest: Pat
 def test_without_yes_and_without_a_person_nothing_is_put_to_use(env: Settings, manifest: Path) -> None:
     said = run("personal", "fit", manifest, "--name", "dance")
     assert "`acoustic personal use dance`" in said
-    versions = json.loads(out("personal", "list", "--json"))["versions"]
+    listed = json.loads(out("personal", "list", "--json"))
+    assert set(listed) == keys_of("personal list")
+    versions = listed["versions"]
     assert [(v["name"], v["active"], v["own"], v["n_songs"]) for v in versions] == [("dance", False, ["Forró"], 6)]
     assert "dance" in run("personal", "list")
     assert "dance is in use" in run("personal", "use", "dance")
@@ -154,6 +158,7 @@ def test_fit_as_json_is_one_object_and_asks_nothing(env: Settings, manifest: Pat
     said = json.loads(out("personal", "fit", manifest, "--json"))
     assert (said["name"], said["active"]) == ("1", False)
     assert said["songs"] == {"Jazz": 3, "Forró": 3}
+    assert set(said) == keys_of("personal fit")
     low, high = said["left_out"]["accuracy_after"]["interval_95"]
     assert low <= said["left_out"]["accuracy_after"]["value"] <= high
     assert said["failures"] == []

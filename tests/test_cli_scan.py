@@ -11,6 +11,7 @@ from acoustic.cli.scan import _duration, _words
 from acoustic.errors import SettingsError, StorageError
 from acoustic.kept import ScanProgress
 from acoustic.settings import Settings
+from tests.documented import keys_of
 
 runner = CliRunner()
 
@@ -34,6 +35,7 @@ def test_scan_tells_what_became_of_the_files(env: Settings, tmp_path: Path) -> N
     said = json.loads(first.stdout)
     assert (said["state"], said["n_found"], said["n_errors"], said["folder"]) == ("done", 2, 2, str(music))
     assert said["errors"] == {"NOT_AUDIO": 1, "EMPTY": 1}
+    assert set(said) == keys_of("scan")
     assert library.is_file()
     assert not env.library_file().exists()
 

@@ -18,6 +18,7 @@ from acoustic.library.tagging import TagJournal
 from acoustic.library.tags import read_tags, write_genres
 from acoustic.signal.sound_digest import sound_digest
 from acoustic.workstation import tagging
+from tests.documented import keys_of
 from tests.tagged import furnish, keep, song
 
 runner = CliRunner()
@@ -97,12 +98,15 @@ def test_write_list_undo(place: Place) -> None:
     }  # fmt: skip
     assert "0 files would be written" in place.run()
     [batch] = place.lines("list")
+    assert set(batch) == keys_of("tag list")
+    assert {frozenset(line) for line in place.lines("list", 1)} == {keys_of("tag list N")}
     assert (batch["batch"], batch["written"], batch["undone"], batch["failed"]) == (1, 2, 0, 0)
     assert batch["policy"]["min_confidence"] == 0.7
     assert "1 " in place.run("list")
     assert "Forró" in place.run("list", 1)
     assert {line["status"] for line in place.lines("list", 1)} == {"written"}
     undone = place.lines("undo")
+    assert {frozenset(line) for line in undone} == {keys_of("tag undo")}
     assert [(line["status"], line["batch"], line["genres"]) for line in undone] == [("undone", 1, [])] * 2
     assert {path: path.read_bytes() for path in place.music.rglob("*.*")} == before
     assert "nothing is written" in place.refused("undo").message
@@ -111,6 +115,7 @@ def test_write_list_undo(place: Place) -> None:
 
 def test_json_tells_each_file(place: Place) -> None:
     lines = {os.path.basename(line["file"]): line for line in place.lines("--write")}
+    assert {frozenset(line) for line in lines.values()} == {keys_of("tag")}
     assert lines["sure.mp3"] == {
         "file": str(place.sure), "status": "written", "before": [], "after": ["Hip-Hop"], "source": "model",
         "confidence": 0.8, "reason": None, "detail": None, "batch": 1, "error": None,
