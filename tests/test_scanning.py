@@ -23,9 +23,10 @@ from acoustic.engine import OptimizedAudioClassifier
 from acoustic.errors import LibraryError, ModelError, StorageError
 from acoustic.kept import ScanProgress
 from acoustic.library.scan import alone
+from acoustic.library.store import Library
 from acoustic.settings import Settings
 from acoustic.workstation import Workstation
-from acoustic.workstation.scanning import FUNCTIONS, scan, watch
+from acoustic.workstation.scanning import FUNCTIONS, QUIET_S, scan, watch
 from tests.makers import write
 from tests.test_engine import song
 
@@ -210,6 +211,43 @@ def test_watching_follows_what_changes(fresh: Settings, tmp_path: Path) -> None:
         cancel.set()
         watcher.join(3)
         assert not watcher.is_alive()
+
+
+@pytest.mark.slow
+def test_watching_waits_for_a_file_that_grows_and_does_not_see_its_own_library(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    inside = dataclasses.replace(fresh, library=str(folder / "library.db"))
+    whole = song(tmp_path / "whole.wav", 9, seed=1).read_bytes()
+    cancel, ends = threading.Event(), list[ScanProgress]()
+    with Workstation(inside) as station:
+        watcher = threading.Thread(
+            target=watch,
+            args=(station, folder),
+            kwargs={"on_progress": lambda p: ends.append(p) if p.state == "done" else None, "cancel": cancel},
+        )
+        watcher.start()
+        limit = time.monotonic() + 120
+        while not ends:
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        with open(folder / "grows.wav", "wb") as growing:
+            for start in range(0, len(whole), len(whole) // 8):
+                growing.write(whole[start : start + len(whole) // 8])
+                growing.flush()
+                time.sleep(0.3)
+        while len(ends) < 2 or not ends[-1].n_ok:
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        time.sleep(2 * QUIET_S)
+        cancel.set()
+        watcher.join(10)
+    assert len(ends) <= 3, "the first, and one for the file; its folder may come by itself"
+    assert [done.n_errors for done in ends] == [0] * len(ends)
+    with Library(folder / "library.db") as library:
+        assert library.database.read(lambda db: db.execute("SELECT count(*) FROM tracks").fetchone()[0]) == 1
 
 
 def many_songs(folder: Path, n: int) -> Path:

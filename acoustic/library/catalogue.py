@@ -108,10 +108,10 @@ class Catalogue:
         return self._database.read(lambda db: _details(db, track_ids))
 
     def files(self, track_ids: Sequence[int]) -> dict[int, tuple[bytes, ...]]:
-        """All places where each of these contents lies, those that are there first."""
+        """All places where each of these contents lies now."""
         statement = (
             "SELECT track_id, path FROM files WHERE track_id IN (SELECT value FROM json_each(?)) AND state = 'ok' "
-            "ORDER BY missing, id"
+            "AND missing = 0 ORDER BY id"
         )
 
         def work(db: Connection) -> dict[int, tuple[bytes, ...]]:
@@ -137,12 +137,10 @@ class Catalogue:
         what = what or TrackFilter()
         return self._database.read(lambda db: _stats(db, what))
 
-    def version(self) -> tuple[Any, ...]:
-        """Changes when something was scanned, decided or learned; costs next to nothing."""
-        tables = ("analyses", "files", "decisions")
-        newest = [f"(SELECT coalesce(max(id), 0) FROM {table})" for table in tables]
-        learned = "(SELECT coalesce(group_concat(id || state), '') FROM lessons)"
-        return self._database.read(lambda db: tuple(db.execute(f"SELECT {', '.join([*newest, learned])}").fetchone()))
+    def version(self) -> int:
+        """Another number whenever something was written into the library, by whatever program; costs next to
+        nothing."""
+        return self._database.version()
 
     def newest_model(self) -> int | None:
         """The id of the model that spoke last; None while there is no analysis."""
@@ -195,7 +193,8 @@ def _matching(what: TrackFilter, tables: set[str]) -> tuple[str, list[Any]]:
     elif what.flag == "undecided":
         need("d.id IS NULL", of=("decisions",))
     elif what.flag == "duplicates":
-        need("t.id IN (SELECT track_id FROM files WHERE state = 'ok' GROUP BY track_id HAVING count(*) > 1)")
+        held = "SELECT track_id FROM files WHERE state = 'ok' AND missing = 0"
+        need(f"t.id IN ({held} GROUP BY track_id HAVING count(*) > 1)")
     elif what.flag == "missing":
         need("NOT EXISTS (SELECT 1 FROM files WHERE track_id = t.id AND state = 'ok' AND missing = 0)")
     if what.min_confidence > 0.0:
@@ -252,7 +251,7 @@ def _details(db: Connection, track_ids: Sequence[int], folder: bytes = b"") -> l
         SELECT t.id, t.added_at, f.path, f.title, f.artist, f.album, f.year, f.genres, f.missing, a.duration_s,
             v.top_genre, v.confidence, v.uncertainty, v.needs_review, v.review_reasons, v.prediction_set, v.personal,
             m.name AS model, {_DECIDED} AS decided,
-            (SELECT count(*) FROM files WHERE track_id = t.id AND state = 'ok') AS n_files
+            (SELECT count(*) FROM files WHERE track_id = t.id AND state = 'ok' AND missing = 0) AS n_files
         FROM tracks t JOIN files f ON f.id = ({first}) {_ANALYSIS}
         LEFT JOIN verdicts v ON v.analysis_id = a.id LEFT JOIN models m ON m.id = a.model_id {_DECISION}
         WHERE t.id IN (SELECT value FROM json_each(:ids))"""
@@ -290,7 +289,7 @@ def _tags(row: Any) -> SongTags:
 def _failed(db: Connection, what: TrackFilter, sort: Column, descending: bool, offset: int, limit: int) -> TrackPage:
     """Files that could not be analysed, by path or (any other order) by when they were first seen."""
     condition, values = _file_condition(what)
-    query = f"FROM files f WHERE state = 'error'{' AND ' + condition if condition else ''}"
+    query = f"FROM files f WHERE state = 'error' AND missing = 0{' AND ' + condition if condition else ''}"
     n_total = db.execute(f"SELECT count(*) {query}", values).fetchone()[0]
     by = "path" if sort in ("path", "title") else "id"
     columns = "path, title, artist, album, year, genres, missing, error_code, error_message, error_hint"
@@ -321,7 +320,8 @@ def _failed(db: Connection, what: TrackFilter, sort: Column, descending: bool, o
 def _stats(db: Connection, what: TrackFilter) -> LibraryStats:
     condition, values = _file_condition(what)
     n_errors = db.execute(
-        f"SELECT count(*) FROM files WHERE state = 'error'{' AND ' + condition if condition else ''}", values
+        f"SELECT count(*) FROM files WHERE state = 'error' AND missing = 0{' AND ' + condition if condition else ''}",
+        values,
     ).fetchone()[0]
     if what.flag == "errors":
         return LibraryStats(0, 0, n_errors, 0, 0, 0, 0.0, confidence=(0,) * N_BINS)
@@ -330,7 +330,7 @@ def _stats(db: Connection, what: TrackFilter) -> LibraryStats:
         WITH chosen AS MATERIALIZED (
             SELECT t.id, {_GENRE} AS genre, v.confidence, v.needs_review, d.id IS NOT NULL AS decided,
                 {_DURATION} AS duration_s, {_MODEL} AS model_id,
-                (SELECT count(*) FROM files WHERE track_id = t.id AND state = 'ok') AS n_files
+                (SELECT count(*) FROM files WHERE track_id = t.id AND state = 'ok' AND missing = 0) AS n_files
             {query})"""
     statement = f"""{chosen}
         SELECT 'all' AS what, count(*) AS n, '' AS name, coalesce(sum(n_files), 0) AS n_files,

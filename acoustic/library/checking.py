@@ -67,10 +67,10 @@ def _status(database: Database, connection: Connection) -> Status:
     return Status(
         path=shown_path(bytes(database.path)),
         n_bytes=database.path.stat().st_size,
-        n_songs=count("tracks"),
+        n_songs=count("tracks AS t WHERE EXISTS (SELECT 1 FROM files WHERE track_id = t.id AND state = 'ok')"),
         n_files=count("files"),
         n_missing=count("files WHERE missing = 1"),
-        n_errors=count("files WHERE state = 'error'"),
+        n_errors=count("files WHERE state = 'error' AND missing = 0"),
         n_analysed=count("(SELECT DISTINCT track_id FROM analyses)"),
         n_waiting=count(
             """verdicts AS v JOIN analyses AS a ON a.id = v.analysis_id WHERE v.needs_review = 1

@@ -6,6 +6,7 @@ several programs take turns (see writer_lock), which also makes WAL safe on ever
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(os.path.realpath(path))  # a link to it has the same locks
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._state = threading.Lock()  # around _closed, _idle and what is put in the queue
         self._closed = False
@@ -97,6 +98,11 @@ class Database:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def version(self) -> int:
+        """A number that every write that changed something raises (`PRAGMA user_version`, which SQLite keeps for the
+        program that owns the file)."""
+        return int(self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone()[0]))
 
     def copy_to(self, target: Path) -> None:
         """A whole and checked copy in `target`, which is absent or empty; it stands alone (no log). Others may go on
@@ -237,9 +243,12 @@ class Database:
             with self._translated(), lock.held(WAIT_S):
                 connection.execute("BEGIN IMMEDIATE")
                 try:
+                    before = connection.total_changes
                     result = work(connection)
                     if not connection.in_transaction:
                         raise InternalError("a write that ended its own transaction, as `executescript` does")
+                    if connection.total_changes != before:
+                        _raise_version(connection)
                     connection.execute("COMMIT")
                 except BaseException:
                     if connection.in_transaction:  # SQLite itself ends it where the disk is full
@@ -307,6 +316,11 @@ def _opened(path: Path, mode: str) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _raise_version(connection: Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA user_version = {(version + 1) % (1 << 31)}")
 
 
 def _applied(connection: Connection) -> set[str]:

@@ -199,7 +199,7 @@ def append(connection: Connection, columns: Mapping[str, object]) -> Decision:
 
 def path_of(connection: Connection, track_id: int) -> bytes | None:
     """The first file of a song that is there, else the first."""
-    sql = "SELECT path FROM files WHERE track_id = ? ORDER BY missing, id LIMIT 1"
+    sql = "SELECT path FROM files WHERE track_id = ? ORDER BY state = 'error', missing, id LIMIT 1"
     row = connection.execute(sql, (track_id,)).fetchone()
     return row[0] if row else None
 

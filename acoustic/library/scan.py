@@ -21,7 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import AcousticError, AudioError, InternalError, LibraryError, StoppedError
+from ..errors import AcousticError, AudioError, InternalError, LibraryError, StoppedError, StorageError
 from ..kept import FileRecord, FoundFile, ScanProgress, SongTags, shown_path
 from ..records import Analysis, Failure
 from .tracks import Tracks
@@ -119,6 +119,16 @@ def is_gone(path: bytes) -> bool:
         return True
     except OSError:
         return False
+
+
+def check_unchanged(found: FoundFile) -> None:
+    """StorageError, after which the next scan tries again, where another file lies there than was found."""
+    try:
+        status = os.stat(found.path)
+    except OSError as error:
+        raise StorageError(f"{shown_path(found.path)} cannot be read any more: {error.strerror}") from None
+    if (status.st_size, status.st_mtime_ns) != (found.n_bytes, found.mtime_ns):
+        raise StorageError(f"{shown_path(found.path)} was changed while it was read", "Scan its folder again.")
 
 
 def changed(tracks: Tracks, chunk: Sequence[FoundFile], model_id: int, scan_id: int) -> list[FoundFile]:
@@ -287,7 +297,7 @@ class _Scan:
         try:
             looked = self._stages.look(found.path)
             digest, tags = looked.digest, looked.tags
-            result = self._analysed_once(found.path, digest)
+            result = self._analysed_once(found, digest)
         except StoppedError:
             return None
         except (AudioError, InternalError) as error:
@@ -298,8 +308,9 @@ class _Scan:
             result = Failure(os.fsdecode(found.path), InternalError(f"{type(error).__name__}: {error}").to_dict())
         return FileRecord(found.path, found.n_bytes, found.mtime_ns, digest, result, tags)
 
-    def _analysed_once(self, path: bytes, digest: str) -> Analysis | Failure | None:
-        """The analysis of a content, once for all files that hold it; None where the library has it."""
+    def _analysed_once(self, found: FoundFile, digest: str) -> Analysis | Failure | None:
+        """The analysis of a content, once for all files that hold it; None where the library has it. StorageError where
+        the file is not what was looked at any more: what was heard is no answer to that digest."""
         with self._flights_lock:
             flight = self._flights.get(digest)
             if flight is None:
@@ -308,7 +319,10 @@ class _Scan:
             return flight.result()
         try:
             has = self._tracks.analysed(digest, self._model_id)
-            mine.set_result(None if has else self._stages.analyse(path, digest))
+            heard = None if has else self._stages.analyse(found.path, digest)
+            if not has:
+                check_unchanged(found)
+            mine.set_result(heard)
         except BaseException as error:
             mine.set_exception(error)
         return mine.result()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .database import Connection, Database, now
-from .lineage import track_of
+from .lineage import also, track_of
 from .rewriting import Original
 from .tag_plan import Change, Policy
 
@@ -20,6 +20,9 @@ _COLUMNS = (
     "id, batch_id, path, state, genres_before, genres_after, digest_before, digest_after, mtime_ns_before, "  # all but
     "error_message"  # kept, which may be large
 )
+
+
+_TRACKS_AT = "SELECT DISTINCT track_id FROM files WHERE path IN (?, ?) AND state = 'ok'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +96,35 @@ class TagRows:
         return {row[0]: tuple(json.loads(row[1])) for row in found} | {row.path: row.after for row in rows}
 
     def moved_to(self, row: Row) -> list[bytes]:
-        """Where the scans found the song of this write since, but for places that its batch wrote itself."""
-        sql = """SELECT path FROM files AS f WHERE track_id = ? AND state = 'ok' AND missing = 0
-            AND NOT EXISTS (SELECT 1 FROM tag_writes WHERE batch_id = ? AND path = f.path) ORDER BY path"""
+        """Where the scans found the song of this write since, but for places where its batch wrote the same content
+        itself."""
+        sql = """SELECT path FROM files AS f WHERE track_id = ? AND state = 'ok' AND missing = 0 AND path <> ?
+            AND NOT EXISTS (SELECT 1 FROM tag_writes WHERE batch_id = ? AND path = f.path AND digest_after IS ?)
+            ORDER BY path"""
 
         def work(connection: Connection) -> list[bytes]:
             track_id = track_of(connection, row.digest_after or "")
-            return [found[0] for found in connection.execute(sql, (track_id, row.batch_id))]
+            args = (track_id, row.path, row.batch_id, row.digest_after)
+            return [found[0] for found in connection.execute(sql, args)]
+
+        return self._database.read(work)
+
+    def lies_elsewhere(self, row: Row) -> bool:
+        """Whether a scan has found another song in the place of the one that was written."""
+        sql = "SELECT 1 FROM files WHERE path = ? AND state = 'ok' AND track_id <> ?"
+
+        def work(connection: Connection) -> bool:
+            track_id = track_of(connection, row.digest_after or "")
+            return connection.execute(sql, (row.path, track_id)).fetchone() is not None
+
+        return self._database.read(work)
+
+    def is_of_another(self, digest: str, row: Row) -> bool:
+        """Whether the library knows this content as another song than the one that was written."""
+
+        def work(connection: Connection) -> bool:
+            found = track_of(connection, digest)
+            return found is not None and found != track_of(connection, row.digest_after or "")
 
         return self._database.read(work)
 
@@ -128,6 +153,12 @@ class TagRows:
         values = (*columns.values(), row)
         self._database.write(lambda c: c.execute(f"UPDATE tag_writes SET {names} WHERE id = ?", values))
 
+    def move(self, row: int, path: bytes) -> None:
+        """Remember where the file of a row is now; where another of its batch stood there before, that keeps its place
+        in the journal."""
+        statement = "UPDATE OR IGNORE tag_writes SET path = ? WHERE id = ?"
+        self._database.write(lambda c: c.execute(statement, (path, row)))
+
     def settle(self, row: int, found: Original, digest: str, state: str, genres: Sequence[str]) -> None:
         """The row's last word, and what the library knows of the file that was `found` and has now `digest` and
         `genres`, in one transaction. Once nothing of ours stands in the file, what was kept of it is let go."""
@@ -143,6 +174,10 @@ class TagRows:
                 (state, state, row),
             )
             _follow(connection, found, digest, status, genres)
+            if state == "undone":  # its bytes may be none that were ever written or scanned
+                marks = (found.path, found.real)
+                for (track_id,) in connection.execute(_TRACKS_AT, marks).fetchall():
+                    also(connection, track_id, [digest])
 
         self._database.write(work)
 
@@ -173,7 +208,8 @@ def _follow(
         f"""
         UPDATE OR IGNORE tracks SET digest = ?, n_bytes = ?
         WHERE digest = ? AND id IN (SELECT track_id FROM files WHERE path IN ({marks})) AND NOT EXISTS (
-            SELECT 1 FROM files f WHERE f.track_id = tracks.id AND f.missing = 0 AND f.path NOT IN ({marks})
+            SELECT 1 FROM files f WHERE f.track_id = tracks.id AND f.state = 'ok' AND f.missing = 0
+                AND f.path NOT IN ({marks})
                 AND ? IS NOT (
                     SELECT CASE state WHEN 'written' THEN digest_after ELSE digest_before END FROM tag_writes
                     WHERE path = f.path AND state IN ('written', 'undone') ORDER BY id DESC LIMIT 1

@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import LibraryError, TagError
+from ..errors import AcousticError, LibraryError, TagError
 from .database import Database
 from .rewriting import (
     AudioDigest,
@@ -251,6 +251,11 @@ class TagJournal:
                 f"Undo that first: `acoustic tag undo {later[0].batch_id}`.",
             )
         original = examine(row.path, hard_links=hard_links)
+        if self._rows.is_of_another(original.digest, row):
+            raise TagError(
+                f"another song lies at {shown(row.path)} now",
+                "Scan the folder where the song is now, and try again; or put it back in its place.",
+            )
         before, after = row.before, row.after
         if original.digest == row.digest_before:
             self._rows.settle(row.id, original, original.digest, "undone", before)
@@ -288,13 +293,14 @@ class TagJournal:
         return Outcome(row.path, after, before, note=note)
 
     def _followed(self, row: Row) -> Row:
-        """The row of a file that was moved, at the place where a scan found the very content that was written."""
-        if os.path.lexists(row.path):
+        """The row of a file that was moved, at the place where a scan found the very content that was written; another
+        song may lie at the old one."""
+        if os.path.lexists(row.path) and not self._rows.lies_elsewhere(row):
             return row
         for path in self._rows.moved_to(row):
             with suppress(OSError):
                 if digest_of(os.path.realpath(path)) == row.digest_after:
-                    self._rows.set(row.id, path=path)
+                    self._rows.move(row.id, path)
                     return replace(row, path=path)
         return row
 
@@ -326,6 +332,10 @@ class TagJournal:
                 before = Original(row.path, real, status, row.digest_before)
                 self._rows.settle(row.id, before, digest, "written", row.after)
                 found.append(_outcome(row, None, "it was written, and the program ended before it said so"))
+            elif row.digest_after is not None and _genres_in(real) == row.after:
+                before = Original(row.path, real, status, row.digest_before)
+                self._rows.settle(row.id, before, digest, "written", row.after)
+                found.append(_outcome(row, None, "it was written, and changed by another program since"))
             else:
                 error = TagError(f"{shown(row.path)}: the program ended before it was written")
                 self._rows.set(row.id, state="failed", error_code=error.code, error_message=error.message, kept=None)
@@ -360,6 +370,14 @@ def _check_as_planned(change: Change, original: Original) -> None:
     known = (change.n_bytes, change.mtime_ns)
     if known != (status.st_size, status.st_mtime_ns) or read_tags(original.real).genres != change.before:
         raise TagError(f"{shown(change.path)} was changed since the plan was made", "Scan its folder and plan again.")
+
+
+def _genres_in(path: bytes) -> tuple[str, ...] | None:
+    """None where they cannot be read."""
+    try:
+        return read_tags(path).genres
+    except AcousticError:
+        return None
 
 
 def _outcome(row: Row, error: TagError | None, note: str = "") -> Outcome:

@@ -276,10 +276,10 @@ def _keep_track(connection: Connection, model_id: int, record: FileRecord) -> in
 
 
 def _same_sound(connection: Connection, model_id: int, path: bytes, analysis: Analysis) -> int | None:
-    """The track that lay at `path` until now, where this model heard in it what it hears now: another program wrote its
-    tags, and whatever a person decided of the song stands."""
+    """The track that lay at `path` when it could be read last, where this model heard in it what it hears now: another
+    program wrote its tags, and whatever a person decided of the song stands."""
     sql = """SELECT a.* FROM files AS f JOIN analyses AS a ON a.track_id = f.track_id
-        WHERE f.path = ? AND f.state = 'ok' AND a.model_id = ?"""
+        WHERE f.path = ? AND a.model_id = ?"""
     row = connection.execute(sql, (path, model_id)).fetchone()
     now_heard = analysis.votes
     if row is None or now_heard is None or abs(row["duration_s"] - analysis.duration_s) > SAME_DURATION_S:
@@ -330,6 +330,7 @@ def _keep_verdict(connection: Connection, analysis_id: int, verdict: Verdict, pe
 
 
 def _keep_file(connection: Connection, scan_id: int, record: FileRecord, track_id: int | None) -> None:
+    """A file that cannot be read now keeps its track: it may be the same song when it can be read again."""
     failed = record.result.error if isinstance(record.result, Failure) else None
     error = [printable(failed[key]) for key in ("code", "message", "hint")] if failed else [None, None, None]
     tags = record.tags
@@ -337,7 +338,8 @@ def _keep_file(connection: Connection, scan_id: int, record: FileRecord, track_i
         """INSERT INTO files (path, shown, track_id, n_bytes, mtime_ns, state, error_code, error_message, error_hint,
             missing, scan_id, title, artist, album, year, genres)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (path) DO UPDATE SET shown = excluded.shown, track_id = excluded.track_id,
+        ON CONFLICT (path) DO UPDATE SET shown = excluded.shown,
+            track_id = coalesce(excluded.track_id, files.track_id),
             n_bytes = excluded.n_bytes, mtime_ns = excluded.mtime_ns, state = excluded.state,
             error_code = excluded.error_code, error_message = excluded.error_message,
             error_hint = excluded.error_hint, missing = 0, scan_id = excluded.scan_id, title = excluded.title,

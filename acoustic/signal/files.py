@@ -5,6 +5,7 @@ Names may hold newlines, emoji or bytes that are not UTF-8: everything after the
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -126,7 +127,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             if key not in seen:
                 seen.add(key)
                 yield from _walk(folder / entry.name, seen)
-        elif stat.S_ISREG(status.st_mode) and _is_song(entry.name):
+        elif stat.S_ISREG(status.st_mode) and is_song(entry.name):
             yield folder / entry.name
 
 
@@ -147,9 +148,12 @@ def walk_audio(root: bytes, on_unreadable: Callable[[bytes], None] = lambda fold
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 for entry in listing:
-                    if entry.is_dir():
-                        (links if entry.is_symlink() else folders).append(entry.path)
-                    elif _is_song(os.fsdecode(entry.name)) and (found := _found(entry)) is not None:
+                    try:
+                        found = _met(entry, folders, links)
+                    except OSError:  # of this entry alone: the others are there all the same
+                        on_unreadable(folder)
+                        continue
+                    if found is not None:
                         yield found
         except OSError:
             on_unreadable(folder)
@@ -161,21 +165,32 @@ def found_audio(path: bytes) -> FoundFile | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(status.st_mode) or not _is_song(os.path.basename(os.fsdecode(path))):
+    if not stat.S_ISREG(status.st_mode) or not is_song(os.path.basename(os.fsdecode(path))):
         return None
     return FoundFile(path, status.st_size, status.st_mtime_ns)
 
 
-def _found(entry: os.DirEntry[bytes]) -> FoundFile | None:
-    """None for what is no regular file, hangs in the air, or is gone since it was listed."""
+def _met(entry: os.DirEntry[bytes], folders: list[bytes], links: list[bytes]) -> FoundFile | None:
+    """The file if it is one to hear; a folder is added to those to be walked. OSError for what may be either and cannot
+    be looked at; what hangs in the air, turns in a circle, or is gone since it was listed is neither."""
     try:
+        if entry.is_dir():
+            (links if entry.is_symlink() else folders).append(entry.path)
+            return None
+        if not is_song(os.fsdecode(entry.name)):
+            return None
         status = entry.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     return FoundFile(entry.path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _is_song(name: str) -> bool:
+def is_song(name: str) -> bool:
+    """Whether a file of this name is taken for a song: no hidden one, with the suffix of a music file."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 

@@ -11,8 +11,9 @@ import json
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from ..kept import FoundFile, ScanProgress, SongTags
 from ..library.scan import Looked, OnProgress, Stages, alone, scan_files
 from ..network.registry import EMBEDDED_MODEL
 from ..records import Analysis, Failure
-from ..signal.files import found_audio, walk_audio
+from ..signal.files import found_audio, is_song, walk_audio
 from ..workers import Workers
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ BOUNDS = (
     *("max_file_mb", "decode_timeout_s", "decode_memory_mb"),
 )
 """the settings by which a file may fail"""
-DEBOUNCE_MS = 1_600
-"""changes that follow each other within this time are one"""
+QUIET_S = 1.6
+"""a file is heard when nothing has changed in it for so long: until then a program may still be writing it"""
 WATCHING_S = 30.0
 """longest that is waited until all folders are watched; with very many it takes a while"""
 
 Engine = Literal["local", "ray"]
-_Changes = queue.SimpleQueue[set[bytes] | BackendError]
+_Changes = queue.SimpleQueue[tuple[float, set[bytes]] | BackendError]
 
 
 def _nobody(progress: ScanProgress) -> None:
@@ -82,7 +83,7 @@ def watch(
 ) -> ScanProgress:
     """`scan`, and then whatever changes below `root`, until `cancel` is set; the progress of the last one.
 
-    A program that writes a file in pieces is waited for (DEBOUNCE_MS). Workers and network stay ready in between.
+    A program that writes a file in pieces is waited for (QUIET_S). Workers and network stay ready in between.
     """
     cancel = cancel or threading.Event()
     folder = _folder(root)
@@ -92,16 +93,34 @@ def watch(
     with _Scanner(workstation, None) as scanner:
         watching.wait(WATCHING_S)  # what changes while the first scan runs is not missed
         last = scanner.run(folder, partial(walk_audio, folder), None, on_progress, cancel)
+        own = os.path.realpath(os.fsencode(workstation.library.path))  # and what lies beside it under its name
+        when: dict[bytes, float] = {}
         while not cancel.is_set():
-            try:
-                changed = changes.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            if isinstance(changed, BackendError):
-                raise changed
-            paths = sorted(changed)
-            last = scanner.run(folder, partial(_walk_changed, paths), paths, on_progress, cancel)
+            for at, paths in _arrived(changes):
+                when.update((path, at) for path in paths if not path.startswith(own) and _matters(path))
+            quiet = sorted(path for path, at in when.items() if time.monotonic() - at >= QUIET_S)
+            for path in quiet:
+                del when[path]
+            if quiet:
+                walk = partial(_walk_changed, quiet, frozenset(when))
+                last = scanner.run(folder, walk, quiet, on_progress, cancel)
     return last
+
+
+def _arrived(changes: _Changes) -> Iterator[tuple[float, set[bytes]]]:
+    """All that has been noticed, after a short wait for the first. Raises BackendError where nothing more will be."""
+    with suppress(queue.Empty):
+        one = changes.get(timeout=0.2)
+        while True:
+            if isinstance(one, BackendError):
+                raise one
+            yield one
+            one = changes.get_nowait()
+
+
+def _matters(path: bytes) -> bool:
+    """Whether a change there may be news: a song, a folder, or what is gone and may have been either."""
+    return is_song(os.path.basename(os.fsdecode(path))) or os.path.isdir(path) or not os.path.lexists(path)
 
 
 def _listen(folder: bytes, changes: _Changes, watching: threading.Event, cancel: threading.Event) -> None:
@@ -114,7 +133,6 @@ def _listen(folder: bytes, changes: _Changes, watching: threading.Event, cancel:
             for changed in watchfiles.watch(
                 os.fsdecode(folder),
                 watch_filter=None,
-                debounce=DEBOUNCE_MS,
                 rust_timeout=500,
                 yield_on_timeout=True,
                 stop_event=cancel,
@@ -124,7 +142,7 @@ def _listen(folder: bytes, changes: _Changes, watching: threading.Event, cancel:
                 paths = {folder} if interrupted else {os.fsencode(path) for _, path in changed}
                 interrupted = False
                 if paths:
-                    changes.put(paths)
+                    changes.put((time.monotonic(), paths))
         except RuntimeError:  # a name that is not UTF-8 ends it: once it is watched anew, all is looked through
             interrupted = True
             cancel.wait(0.5)
@@ -258,10 +276,12 @@ def _folder(root: str | os.PathLike[str]) -> bytes:
     return folder
 
 
-def _walk_changed(paths: Sequence[bytes], on_unreadable: Callable[[bytes], None]) -> Iterator[FoundFile]:
-    """The audio files among what changed, and below the folders among it."""
+def _walk_changed(
+    paths: Sequence[bytes], busy: frozenset[bytes], on_unreadable: Callable[[bytes], None]
+) -> Iterator[FoundFile]:
+    """The audio files among what changed, and below the folders among it, but for those that are still `busy`."""
     for path in paths:
         if os.path.isdir(path):
-            yield from walk_audio(path, on_unreadable)
+            yield from (found for found in walk_audio(path, on_unreadable) if found.path not in busy)
         elif (found := found_audio(path)) is not None:
             yield found

@@ -139,7 +139,9 @@ def test_the_gate_fails_below_half_a_target_of_time_and_below_all_of_memorys(rep
         assert failed.line().startswith("FAILED")
 
 
-def test_the_gate_asks_less_only_where_the_originals_network_runs_as_the_original_runs_it(report: Report) -> None:
+def test_the_gate_asks_less_only_where_the_originals_network_runs_as_the_original_runs_it(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peaks = {words.ORIGINAL: Peak(700.0, 1_000.0), words.ONE: Peak(300.0, 740.0), words.SHIPPED: Peak(300.0, 510.0)}
 
     def leasts(machine: Machine, precision: str) -> dict[str, float]:
@@ -154,6 +156,9 @@ def test_the_gate_asks_less_only_where_the_originals_network_runs_as_the_origina
         "peak memory: ours, as it ships": 1.0,
     }
     without = replace(AMX, amx=False)
+    monkeypatch.setattr(gate, "has_bfloat16", lambda: True)
+    assert leasts(without, "float32") == whole
+    monkeypatch.setattr(gate, "has_bfloat16", lambda: False)
     assert leasts(AMX, "float32") == leasts(without, "int8") == whole
     assert leasts(without, "float32") == whole | {
         "one file: ours, one segment": gate.LEAST_IN_FLOAT32,

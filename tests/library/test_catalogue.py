@@ -228,7 +228,7 @@ def test_failed_files_are_rows_with_their_error(catalogue):
 
 def test_the_numbers_add_up(catalogue):
     stats = catalogue.stats()
-    assert (stats.n_tracks, stats.n_files, stats.n_errors, stats.n_review) == (7, 9, 2, 2)
+    assert (stats.n_tracks, stats.n_files, stats.n_errors, stats.n_review) == (7, 8, 2, 2)  # and one that is missing
     assert (stats.n_decided, stats.n_duplicates) == (2, 1)
     assert stats.hours == pytest.approx((562 + 6 * 180) / 3600)
     assert dict(stats.genres) == {"Jazz": 2, "Forró": 1, "Pop": 1, NOT_MUSIC: 1, "World": 1, "Metal": 1}
@@ -248,7 +248,42 @@ def test_an_empty_library_has_empty_pages(tmp_path):
         assert catalogue.embeddings()[1].shape == (0, 0)
         assert catalogue.newest_model() is None
         assert catalogue.folders() == []
-        assert catalogue.version() == (0, 0, 0, "")
+        assert catalogue.version() == 0
+
+
+def test_whatever_is_written_gives_another_version_and_nothing_else_does(tmp_path):
+    with Library(tmp_path / "library.db") as library, Library(tmp_path / "library.db") as other:
+        fill(library, SONGS[:3])
+        seen = {library.catalogue.version()}
+        for sql in (
+            "UPDATE files SET missing = 1 WHERE id = 1",
+            "UPDATE files SET title = 'Another' WHERE id = 2",
+            "UPDATE verdicts SET top_genre = 'Jazz'",
+        ):
+            other.database.write(lambda db, sql=sql: db.execute(sql))
+            assert library.catalogue.version() not in seen
+            seen.add(library.catalogue.version())
+        library.catalogue.page()
+        library.database.write(lambda db: db.execute("UPDATE files SET missing = 0 WHERE id = 99"))
+        assert library.catalogue.version() in seen
+
+
+def test_what_is_gone_is_no_duplicate_and_no_failed_file(tmp_path):
+    with Library(tmp_path / "library.db") as library:
+        fill(library, SONGS[:1], [(b"/music/broken.mp3", "CORRUPT", "...")])
+        copy = "INSERT INTO files (path, shown, track_id, n_bytes, mtime_ns, state, missing, scan_id) "
+        library.database.write(lambda db: db.execute(f"{copy} VALUES (x'2f63', '/c', 1, 1, 1, 'ok', 0, 1)"))
+        catalogue = library.catalogue
+        assert (catalogue.stats().n_duplicates, catalogue.stats().n_errors) == (1, 1)
+        assert catalogue.ids(TrackFilter(flag="duplicates")) == [1]
+        assert len(catalogue.files([1])[1]) == 2
+        gone = "UPDATE files SET missing = 1 WHERE path = x'2f63' OR state = 'error'"
+        library.database.write(lambda db: db.execute(gone))
+        assert (catalogue.stats().n_duplicates, catalogue.stats().n_errors, catalogue.stats().n_files) == (0, 0, 1)
+        assert catalogue.ids(TrackFilter(flag="duplicates")) == []
+        assert len(catalogue.files([1])[1]) == 1
+        assert catalogue.page(TrackFilter(flag="errors")).n_total == 0
+        assert catalogue.track(1).n_files == 1
 
 
 def test_what_no_file_holds_any_more_is_not_shown(tmp_path):

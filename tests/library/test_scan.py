@@ -228,6 +228,30 @@ def test_a_walk_that_fails_ends_the_scan(site: Site) -> None:
     assert site.rows("SELECT state FROM scans") == [("failed",)]
 
 
+def test_a_file_that_changes_while_it_is_heard_is_no_answer_and_is_tried_again(site: Site) -> None:
+    path = site.write("a.mp3", "one song")
+    site.write("copy.mp3", "one song")
+
+    def exchange(name: str) -> None:
+        site.write(name, "quite another song", mtime=7)
+        site.before_analysis = lambda name: None
+
+    site.before_analysis = exchange
+    done = site.scan()
+    assert done.n_errors >= 1
+    assert "STORAGE" in site.states().values()
+    kept = site.rows("SELECT t.digest FROM tracks t JOIN analyses a ON a.track_id = t.id")
+    assert (digest("one song"),) not in kept or site.states()["a.mp3"] == "STORAGE"
+    again = site.scan()
+    assert again.n_errors == 0
+    assert set(site.states().values()) == {None}
+    rows = site.rows("SELECT f.shown, t.digest FROM files f JOIN tracks t ON t.id = f.track_id")
+    assert {os.path.basename(shown): found for shown, found in rows} == {
+        name: digest(Path(site.music / name).read_text()) for name in ("a.mp3", "copy.mp3")
+    }
+    assert path.exists()
+
+
 def test_unreadable_folders_are_counted(site: Site) -> None:
     def walk(told: Callable[[bytes], None]) -> Iterator[FoundFile]:
         told(b"/music/locked")

@@ -22,6 +22,7 @@ from acoustic.library import patch as patch_module
 from acoustic.library import rewriting, tag_plan
 from acoustic.library.database import Database
 from acoustic.library.decisions import Decisions
+from acoustic.library.lineage import track_of
 from acoustic.library.patch import apply_patch, make_patch
 from acoustic.library.tag_plan import AS_WANTED
 from acoustic.library.tagging import Candidate, Change, Policy, TagJournal, Written, candidates, plan
@@ -252,6 +253,43 @@ def test_a_file_that_was_moved_is_found_by_what_was_written_into_it(
     assert [(one.path, one.error) for one in back.outcomes] == [(bytes(moved), None)]
     assert moved.read_bytes() == old
     assert undo_refused(journal) == "nothing is written that could be undone"
+
+
+def test_songs_that_exchanged_their_names_get_their_own_genres_back(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    one, two = furnish(song(music / "01.mp3", "mp3"), ["Polka"]), furnish(song(music / "02.mp3", "mp3", 2), ["Blues"])
+    old = one.read_bytes(), two.read_bytes()
+    tracks = [keep(database, [path]) for path in (one, two)]
+    write(journal, change(one, "Rock"), change(two, "Rock"))
+    aside = one.rename(music / "x.mp3")
+    two.rename(one)
+    aside.rename(two)
+    refused = undo(journal)
+    assert [one.error.message.split(" lies ")[0] for one in refused.outcomes if one.error] == ["another song"] * 2
+    assert [path.read_bytes() for path in (one, two)] != list(old)
+    for track, path in zip(tracks, (two, one), strict=True):  # as a scan finds them
+        scanned = "UPDATE files SET path = ? WHERE track_id = ?"
+        database.write(lambda c, p=path, t=track: c.execute(scanned, (b"aside " + bytes(p), t)))
+    database.write(lambda c: c.execute("UPDATE files SET path = CAST(substr(path, 7) AS BLOB)"))
+    back = undo(journal)
+    assert [one.error for one in back.outcomes] == [None, None]
+    assert (two.read_bytes(), one.read_bytes()) == old
+
+
+def test_a_content_that_an_undo_made_is_still_the_song(journal: TagJournal, database: Database, music: Path) -> None:
+    import mutagen
+
+    path = furnish(song(music / "a.flac", "flac"), ["Jazz"])
+    track = keep(database, [path], decided="Forró")
+    write(journal, change(path, "Forró"))
+    file = mutagen.File(path)
+    file["album"] = "another"
+    file.save()
+    [outcome] = undo(journal).outcomes
+    assert "only its genres were put back" in outcome.note
+    with_album = audio.digest(str(path))
+    assert database.read(lambda c: track_of(c, with_album)) == track
 
 
 def undo_refused(journal: TagJournal) -> str:
@@ -562,6 +600,26 @@ def test_the_steps_are_all(journal: TagJournal, music: Path, tmp_path: Path) -> 
     undo(journal, at_step=lambda step, _: seen.append(step))
     assert seen == UNDO_STEPS
     assert killed(len(STEPS), tmp_path / "other.db", path, "Rock") == 0
+
+
+def test_what_was_written_and_then_changed_by_another_program_can_still_be_taken_back(
+    music: Path, tmp_path: Path
+) -> None:
+    import mutagen
+
+    path, library = furnish(song(music / "a.flac", "flac"), ["Jazz"]), tmp_path / "library.db"
+    assert killed(STEPS.index("replaced"), library, path, "Rock") == 9
+    file = mutagen.File(path)
+    file["album"] = "another"
+    file.save()
+    with Database(library) as database:
+        journal = TagJournal(database)
+        [settled] = journal.recover()
+        assert "changed by another program since" in settled.note
+        assert rows(database) == [(bytes(path), "written")]
+        assert not undo(journal).failures
+    assert read_tags(path).genres == ("Jazz",)
+    assert read_tags(path).album == "another"
 
 
 def test_a_file_on_a_disk_that_is_away_waits(music: Path, tmp_path: Path) -> None:

@@ -77,6 +77,43 @@ def test_folders_that_cannot_be_listed_are_told(tmp_path: Path, monkeypatch: pyt
     assert (found, told) == ([b"b.mp3"], [os.fsencode(tmp_path / "locked")])
 
 
+def test_one_entry_that_cannot_be_looked_at_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(12):
+        touch(tmp_path / f"{i}.mp3")
+    touch(tmp_path / "deep" / "x.mp3")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "loop.mp3").symlink_to(tmp_path / "loop.mp3")
+    (tmp_path / "dangling.mp3").symlink_to(tmp_path / "nowhere")
+    assert len(names(tmp_path)) == 13
+    told: list[bytes] = []
+    scandir = os.scandir
+
+    class Guarded:
+        """An entry that may not be looked at: a link into a folder that is somebody else's."""
+
+        def __init__(self, entry: os.DirEntry[bytes]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            raise PermissionError(13, "Permission denied")
+
+    class Listing:
+        def __init__(self, path: bytes) -> None:
+            self._listing = scandir(path)
+
+        def __enter__(self) -> object:
+            return (Guarded(one) if one.name == b"3.mp3" else one for one in self._listing)
+
+        def __exit__(self, *_: object) -> None:
+            self._listing.close()
+
+    monkeypatch.setattr(os, "scandir", Listing)
+    found = {os.path.basename(one.path) for one in walk_audio(os.fsencode(tmp_path), told.append)}
+    assert len(found) == 12
+    assert b"3.mp3" not in found
+    assert told == [os.fsencode(tmp_path)]
+
+
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     def peak(n: int) -> int:
         folder = tmp_path / str(n)
