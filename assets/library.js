@@ -4,7 +4,11 @@ const tell = (what, value) => trigger('select', { do: what, value: value ?? '' }
 
 element.addEventListener('click', (event) => {
   const control = event.target.closest('[data-do]');
-  if (control) { tell(control.dataset.do, control.dataset.value); return; }
+  if (control) {
+    const isOff = control.type === 'checkbox' && !control.checked;
+    tell(isOff ? `un${control.dataset.do}` : control.dataset.do, control.dataset.value);
+    return;
+  }
   const row = event.target.closest('tr[data-id]');
   if (row && !String(getSelection())) tell('choose', row.dataset.id);  // not while text is being marked
 });

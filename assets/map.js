@@ -26,6 +26,7 @@ function load() {
   genre = new Uint16Array(bytes(given.genre || ''));
   genres = given.genres || [];
   row = new Map(Array.from(ids, (id, i) => [id, i]));
+  heard.clear();  // a genre may be another now
   note.textContent = given.note || '';
   note.hidden = !given.note;
   bucket();
@@ -193,12 +194,14 @@ canvas.addEventListener('pointerup', (event) => {
   const [x, y] = place(event), was = drag;
   drag = null;
   if (!was) return;
-  if (lasso) {
-    const inside = within(lasso);
-    lasso = null;
-    draw();
-    trigger('select', { do: 'lasso', value: event.shiftKey ? 'add' : '', ids: inside });
-  } else if (!was.moved) {
+  const way = lasso;
+  lasso = null;
+  draw();
+  if (way && reach(way) > NEAR) {
+    const inside = within(way);
+    if (inside.length) trigger('select', { do: 'lasso', value: event.shiftKey ? 'add' : '', ids: inside });
+  } else if (way || !was.moved) {  // a lasso no larger than a point was meant as a click
+
     const i = nearest(x, y);
     if (i >= 0) { trigger('select', { do: 'play', value: String(ids[i]) }); if (was.touch) name(i, x, y); }
   }
@@ -210,6 +213,11 @@ canvas.addEventListener('wheel', (event) => {
   event.preventDefault();
   magnify(Math.exp(-event.deltaY / 300), ...place(event));
 }, { passive: false });
+
+const reach = (way) => Math.max(...[0, 1].map((axis) => {
+  const along = way.map((p) => p[axis]);
+  return Math.max(...along) - Math.min(...along);
+}));
 
 // Whether the way round the points encloses each (even and odd crossings).
 function within(way) {

@@ -569,7 +569,9 @@ async function begin() {
     refresh();
   });
   window.addEventListener('beforeunload', (event) => { if (S.outbox.length) event.preventDefault(); });
-  const left = JSON.parse(stored(sessionStorage, OUTBOX) || '[]');
+  const found = JSON.parse(stored(sessionStorage, OUTBOX) || '[]');
+  // sent again, "take back the last step" might take back another: what was under way then is told, not repeated
+  const left = found.filter((op) => op.what !== 'undo' || op.of || op.ask.batch || op.ask.decision);
   const hold = left.map((op) => op.ask.id).filter(Boolean);
   let answer;
   while (!(answer = await server.review_open({ who: stored(localStorage, WHO) || '', hold, n: HELD }))) {
@@ -584,5 +586,6 @@ async function begin() {
   show(true);
   keepOutbox();
   pump();
+  if (left.length < found.length) notice('The step was perhaps not taken back: no answer. Look at the last decisions.');
 }
 begin();

@@ -21,6 +21,8 @@ HEAD = 4_096
 WINDOW = 1 << 16  # bytes searched for the first MPEG frame, as far as FFmpeg searches
 MAX_CHUNKS = 256
 MAX_TRAILING_SHARE = 1 / 128  # bytes of tags after an MP3's last frame, as a share of the stream: mpg123 warns at 1 %
+PLAIN_CODES = (1, 3, 6, 7, 0xFFFE)  # of WAV and W64: samples of one size, PCM and its like
+ENDLESS = 1 << 62  # streamed W64: no file is as long
 UNKNOWN_SIZE = 0x7FFF0000  # streamed WAV: writers that could not go back leave 0x7FFFxxxx or 0xFFFFFFFF
 
 
@@ -235,7 +237,7 @@ def _wav(head: bytes, fmt: tuple[int, int, int, int, int], offset: int, length: 
     if held <= 0 or held < block:
         raise EmptyAudioError("the WAVE header is there, but no samples follow it")
     streamed = length == 0 or (length >= UNKNOWN_SIZE and head[:4] in (b"RIFF", b"RIFX"))
-    plain = code in (1, 3, 6, 7, 0xFFFE)
+    plain = code in PLAIN_CODES
     per_second = rate * block if plain else byte_rate
     claimed = None if streamed else _claimed_s(length, held, per_second)
     # MP3 in WAV is left to FFmpeg for the same reason as MP3; ADPCM and the rest have been seen to work in both.
@@ -295,16 +297,17 @@ def _au(head: bytes, size: int) -> Sniffed:
 def _w64(head: bytes, found: Sniffed, size: int) -> Sniffed:
     """Sony Wave64: chunks named by 16 bytes, whose 8 bytes of length count their own head; each begins at a multiple
     of 8."""
-    offset, rate_and_block = 40, None
+    offset, per_second = 40, 0
     while offset + 24 <= len(head):
         name, length = head[offset : offset + 4], int.from_bytes(head[offset + 16 : offset + 24], "little")
         body = offset + 24
         if name == b"fmt " and body + 14 <= len(head):
-            _, n_channels, rate, _, block = struct.unpack("<HHIIH", head[body : body + 14])
-            rate_and_block = (rate, block)
+            code, n_channels, rate, byte_rate, block = struct.unpack("<HHIIH", head[body : body + 14])
+            per_second = rate * block if code in PLAIN_CODES else byte_rate
             found = replace(found, sample_rate=rate, n_channels=n_channels)
-        elif name == b"data" and rate_and_block:
-            return replace(found, claimed_s=_claimed_s(length - 24, size - body, rate_and_block[0] * rate_and_block[1]))
+        elif name == b"data":
+            told = length < ENDLESS  # else a writer that could not go back
+            return replace(found, claimed_s=_claimed_s(length - 24, size - body, per_second) if told else None)
         offset += max(24, (length + 7) // 8 * 8)
     return found
 

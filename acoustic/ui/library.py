@@ -180,11 +180,17 @@ def _wire(
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     quick: dict[str, Any] = {"concurrency_limit": None, **quiet}
     latest: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 4, **quiet}
-    # every click counts, however soon it follows another, and what a later one shows comes later
-    each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "clicks", **quiet}
+    # What shows songs goes one after the other, so that what a later one shows comes later; of clicks each counts,
+    # however soon it follows another. What may take long (a projection, a file from a slow disk) stands in no line.
+    in_line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "shelf", **quiet}
+    each: dict[str, Any] = {"trigger_mode": "multiple", **in_line}
+    last: dict[str, Any] = {"trigger_mode": "always_last", **in_line}
+    map_parts = [parts.map, parts.told]
 
-    arrival(desk.arrive, [shelf, method], parts.all, **quick)
-    gr.Timer(TICK_S).tick(desk.tick, [shelf, method], parts.all, **latest)
+    arrived = arrival(desk.arrive, [shelf], parts.all, **last)
+    arrived.then(desk.redraw, [shelf, method], map_parts, **latest)
+    ticked = gr.Timer(TICK_S).tick(desk.tick, [shelf], parts.all, **last)
+    ticked.then(desk.redraw, [shelf, method], map_parts, **latest)
     scan_parts = [parts.scan_status, parts.stop]
     buttons["scan"].click(desk.scan, [shelf, parts.folder], scan_parts, **quick)
     parts.folder.submit(desk.scan, [shelf, parts.folder], scan_parts, **quick)
@@ -192,8 +198,8 @@ def _wire(
     for name, control in parts.filters.items():
         # a text box tells `input` of keys but not of what is pasted into it at first
         listen = control.change if name == "text" else control.input
-        changed = listen(desk.filter_by(name), [shelf, control], parts.rows, **latest)
-        changed.then(desk.numbers, [shelf], parts.numbers, **latest)
+        changed = listen(desk.filter_by(name), [shelf, control], parts.rows, **last)
+        changed.then(desk.numbers, [shelf], parts.numbers, **last)
     clickable = (
         parts.tiles,
         parts.summary,
@@ -206,9 +212,11 @@ def _wire(
     )
     for clicked in clickable:
         done = clicked.select(desk.act, [shelf], [*parts.filters.values(), *parts.rows], **each)
-        done.then(desk.numbers, [shelf], parts.numbers, **latest)
+        done.then(desk.play, [shelf], [parts.player, parts.told], **latest)
+        done.then(desk.numbers, [shelf], parts.numbers, **last)
     buttons["alike"].click(desk.alike, [shelf], parts.rows, **each)
     buttons["playlist"].click(desk.playlist, [shelf], [parts.told], **quick)
     buttons["csv"].click(desk.csv, [shelf], [parts.told], **quick)
     # UMAP takes minutes for a large library
-    method.input(desk.draw, [method], [parts.map, parts.told], concurrency_limit=1, api_visibility="private")
+    drawn: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 1, "api_visibility": "private"}
+    method.input(desk.draw, [shelf, method], map_parts, **drawn)

@@ -60,7 +60,7 @@ class Parts:
     @property
     def rows(self) -> list[Any]:
         """What is shown at once."""
-        return [self.summary, self.told, self.table, self.player, self.similar]
+        return [self.summary, self.told, self.table, self.similar]
 
     @property
     def numbers(self) -> list[Any]:
@@ -90,30 +90,32 @@ class LibraryDesk:
 
     # --- everything ---
 
-    def arrive(self, mine: Shelf, method: str) -> Updates:
-        """All that the page shows, with the choices of its filters; little where nothing has changed."""
+    def arrive(self, mine: Shelf) -> Updates:
+        """All that the page shows but for the map, with the choices of its filters; little where nothing has
+        changed."""
         try:
-            return {**self._scan_status(mine), **self._news(mine, method)} or gr.skip()
+            return {**self._scan_status(mine), **self._news(mine)} or gr.skip()
         except AcousticError as error:
             return {self.parts.tiles: cards.problem(error.to_dict())}
 
-    def tick(self, mine: Shelf, method: str) -> Updates:
+    def tick(self, mine: Shelf) -> Updates:
         """What a scan has changed: its progress each second, the songs now and then, and all when it is done."""
         news = self._scan_status(mine)
         progress = self.scans.progress
         try:
             if not self.scans.running or (progress is not None and int(progress.elapsed_s) % SHOWN_EVERY == 0):
-                news |= self._news(mine, method)
+                news |= self._news(mine)
         except AcousticError:
             pass  # a busy library is asked again at the next tick
         return news or gr.skip()
 
-    def _news(self, mine: Shelf, method: str) -> Updates:
+    def _news(self, mine: Shelf) -> Updates:
         version = self.library.catalogue.version()
         if version == mine.seen:
             return {}
-        mine.seen = version
-        return {**self._choices(mine), **self._rows(mine), **self.numbers(mine), **self.draw(method)}
+        news = {**self._choices(mine), **self._rows(mine), **self._numbers(mine), **self._player(mine)}
+        mine.seen = version  # now that all of it could be told
+        return news
 
     # --- scanning ---
 
@@ -209,6 +211,13 @@ class LibraryDesk:
         except AcousticError as error:
             return {self.parts.told: _told(error)}
 
+    def play(self, mine: Shelf) -> Updates:
+        """The chosen song, after a click. Its file may have to come from a slow disk: no other click waits for it."""
+        try:
+            return self._player(mine)
+        except AcousticError as error:
+            return {self.parts.told: _told(error)}
+
     def alike(self, mine: Shelf) -> Updates:
         """What sounds like the selection, or else like the chosen song."""
         wanted = mine.selected or ((mine.chosen,) if mine.chosen is not None else ())
@@ -231,7 +240,7 @@ class LibraryDesk:
     # --- what is shown ---
 
     def _rows(self, mine: Shelf) -> Updates:
-        """Table, player and what sounds alike."""
+        """Table and what sounds alike."""
         catalogue, labels = self.library.catalogue, self.labels
         page = catalogue.page(mine.what, mine.sort, mine.descending, mine.offset, PAGE_SIZE)
         if not page.tracks and page.n_total:  # the list has become shorter than the place where one stood
@@ -244,42 +253,45 @@ class LibraryDesk:
             self.parts.summary: library_table.summary(page, mine),
             self.parts.told: "",
             self.parts.table: library_table.table(page, mine, labels, catalogue.files(several)),
-            self.parts.player: self._player(mine),
             self.parts.similar: library_table.similar(similar, mine.similar_to, labels),
         }
 
-    def _player(self, mine: Shelf) -> str:
+    def _player(self, mine: Shelf) -> Updates:
         """The chosen song. Only files of the library are lent to the browser, each as a copy of its own."""
-        track = self.library.catalogue.track(mine.chosen) if mine.chosen is not None else None
+        chosen, plays = mine.chosen, mine.plays if mine.playing else 0
+        track = self.library.catalogue.track(chosen) if chosen is not None else None
         if track is None:
-            return ""
+            return {self.parts.player: ""}
         url = problem = ""
         try:
             url = cards.file_url(str(uploads.lent(track.path, self.folder)))
         except OSError as error:
             problem = f"The file cannot be played: {(error.strerror or 'it is not there').lower()}."
-        return library_table.player(track, url, problem, self.labels, mine.plays if mine.playing else 0)
+        return {self.parts.player: library_table.player(track, url, problem, self.labels, plays)}
 
     def numbers(self, mine: Shelf) -> Updates:
         """The library in numbers, how genres and confidences are distributed among the songs shown, and their marks on
         the map. What is counted already is not counted again."""
+        try:
+            return self._numbers(mine)
+        except AcousticError as error:
+            return {self.parts.tiles: cards.problem(error.to_dict())}
+
+    def _numbers(self, mine: Shelf) -> Updates:
         catalogue, p, labels, what = self.library.catalogue, self.parts, self.labels, mine.what
         news: Updates = {}
-        try:
-            version = catalogue.version()
-            if mine.counted != (version, what):
-                whole = self._stats()
-                narrowed = what not in (TrackFilter(), TrackFilter(flag="errors"))
-                stats = catalogue.stats(what) if narrowed else whole
-                mine.listed = tuple(catalogue.ids(what)) if narrowed else None
-                mine.counted = (version, what)
-                news = {
-                    p.tiles: library_table.tiles(whole, what),
-                    p.genres: library_table.genre_bars(stats, what, labels),
-                    p.histogram: library_table.histogram(stats, what),
-                }
-        except AcousticError as error:
-            return {p.tiles: cards.problem(error.to_dict())}
+        version = catalogue.version()
+        if mine.counted != (version, what):
+            whole = self._stats()
+            narrowed = what not in (TrackFilter(), TrackFilter(flag="errors"))
+            stats = catalogue.stats(what) if narrowed else whole
+            mine.listed = tuple(catalogue.ids(what)) if narrowed else None
+            mine.counted = (version, what)
+            news = {
+                p.tiles: library_table.tiles(whole, what),
+                p.genres: library_table.genre_bars(stats, what, labels),
+                p.histogram: library_table.histogram(stats, what),
+            }
         return {**news, p.marks: _marks(library_map.marks(mine.listed, mine.selected, mine.chosen))}
 
     def _stats(self) -> LibraryStats:
@@ -289,9 +301,18 @@ class LibraryDesk:
             self._whole = (version, self.library.catalogue.stats())
         return self._whole[1]
 
-    def draw(self, method: str) -> Updates:
+    def redraw(self, mine: Shelf, method: str) -> Updates:
+        """The map, where it is of another library than the one shown now."""
+        if mine.drawn == (mine.seen, method):
+            return gr.skip()
+        seen, drawn = mine.seen, self.draw(mine, method)
+        mine.drawn = (seen, method)
+        return drawn
+
+    def draw(self, mine: Shelf, method: str) -> Updates:
         """The map. Where the wanted one cannot be made, the other, with a line that says why."""
         note = ""
+        mine.drawn = (mine.seen, method)
         try:
             neighbours, genres = self.library.neighbours, self.library.catalogue.genres()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -56,16 +57,11 @@ class TagDesk:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio hands it in)
     ) -> tuple[str, Any, Any]:
         """The dry run for the selection, or else for all that the table lists."""
-        from ..workstation.tagging import Policy, plan_tags
+        from ..workstation.tagging import plan_tags
 
         planned.changes, planned.policy = [], None
         try:
-            policy = Policy(
-                only_empty=way == ONLY_EMPTY,
-                overwrite=way == OVERWRITE,
-                min_confidence=(70.0 if percent is None else float(percent)) / 100,
-                max_genres=int(n_genres or 1),
-            )
+            policy = _policy(way, percent, n_genres)
             what = dataclasses.replace(TrackFilter(), ids=mine.selected) if mine.selected else mine.what
             planned.changes = plan_tags(
                 self._workstation.library, policy, what, on_progress=lambda done, n: progress((done, n), "Reading tags")
@@ -75,8 +71,11 @@ class TagDesk:
         except AcousticError as error:
             return _told(error), *self._buttons(planned)
 
-    def forget(self, planned: Planned) -> tuple[str, Any, Any]:
+    def forget(self, planned: Planned, way: str, percent: float | None, n_genres: float | None) -> Any:
         """Other options than those of the dry run: it no longer says what a write should do."""
+        with contextlib.suppress(AcousticError):
+            if planned.policy is None or planned.policy == _policy(way, percent, n_genres):
+                return gr.skip()
         planned.changes, planned.policy = [], None
         return "", *self._buttons(planned)
 
@@ -123,6 +122,18 @@ class TagDesk:
             return True  # the button will then say why not
 
 
+def _policy(way: str, percent: float | None, n_genres: float | None) -> Any:
+    """What the options say. Raises SettingsError."""
+    from ..workstation.tagging import Policy
+
+    return Policy(
+        only_empty=way == ONLY_EMPTY,
+        overwrite=way == OVERWRITE,
+        min_confidence=(70.0 if percent is None else float(percent)) / 100,
+        max_genres=int(n_genres or 1),
+    )
+
+
 def build(workstation: Workstation, shelf: gr.State) -> None:
     """The panel, closed at first, inside the current Blocks."""
     with gr.Accordion(
@@ -148,7 +159,14 @@ def build(workstation: Workstation, shelf: gr.State) -> None:
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "tags", "api_visibility": "private"}
     outputs = [told, go, back]
     for option in (way, percent, n_genres):
-        option.input(desk.forget, [planned], outputs, trigger_mode="always_last", show_progress="hidden", **one)
+        option.input(
+            desk.forget,
+            [planned, way, percent, n_genres],
+            outputs,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **one,
+        )
     look.click(desk.plan, [shelf, planned, way, percent, n_genres], outputs, **one)
     go.click(desk.write, [planned], outputs, **one)
     back.click(desk.undo, [planned], outputs, **one)

@@ -41,6 +41,8 @@ class Shelf:
     """the version of the library"""
     counted: Any = None
     """what the distributions are of: version and filter"""
+    drawn: Any = None
+    """what the map is of: version and projection"""
     scan_told: str = ""
     listed: tuple[int, ...] | None = None
     """ids of the songs that the filter leaves, for the map; None for all"""
@@ -60,14 +62,15 @@ class Shelf:
         number = int(value) if value.isdecimal() else None
         if do == "sort" and value in get_args(Column):
             self.order_by(value)  # type: ignore[arg-type]
-        elif do == "tick" and number is not None:
-            self.toggle(number)
+        elif do in ("tick", "untick") and number is not None:
+            others = tuple(i for i in self.selected if i != number)
+            self.selected = (*others, number) if do == "tick" else others
         elif do in ("choose", "play") and number is not None:
             self.chosen, self.playing = number, do == "play"
             self.plays += self.playing
         elif do == "close":
             self.chosen, self.playing = None, False
-        elif do == "lasso":
+        elif do == "lasso" and ids:  # one round nothing is a slip of the hand
             self.selected = tuple(dict.fromkeys((*self.selected, *ids) if value == "add" else ids))
         elif do == "take":
             self.selected = tuple(dict.fromkeys((*self.selected, *(track_id for track_id, _ in self.similar))))
@@ -100,12 +103,6 @@ class Shelf:
         """To the page that holds the row number `offset`, or the last."""
         last = max(0, (n_total - 1) // PAGE_SIZE * PAGE_SIZE)
         self.offset = min(max(0, offset) // PAGE_SIZE * PAGE_SIZE, last)
-
-    def toggle(self, track_id: int) -> None:
-        if track_id in self.selected:
-            self.selected = tuple(i for i in self.selected if i != track_id)
-        else:
-            self.selected = (*self.selected, track_id)
 
     def write(self, folder: Path, name: str, text: str) -> Path:
         """`text` as a file of this session alone under `folder`. Raises OSError."""

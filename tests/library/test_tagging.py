@@ -268,8 +268,8 @@ def test_songs_that_exchanged_their_names_get_their_own_genres_back(
     refused = undo(journal)
     assert [one.error.message.split(" lies ")[0] for one in refused.outcomes if one.error] == ["another song"] * 2
     assert [path.read_bytes() for path in (one, two)] != list(old)
+    scanned = "UPDATE files SET path = ? WHERE track_id = ?"
     for track, path in zip(tracks, (two, one), strict=True):  # as a scan finds them
-        scanned = "UPDATE files SET path = ? WHERE track_id = ?"
         database.write(lambda c, p=path, t=track: c.execute(scanned, (b"aside " + bytes(p), t)))
     database.write(lambda c: c.execute("UPDATE files SET path = CAST(substr(path, 7) AS BLOB)"))
     back = undo(journal)

@@ -326,6 +326,17 @@ def test_a_cut_file_says_how_much_is_there(tmp_path: Path, kind: str, bounds: Se
         assert len(reader.read(reader.duration_s - 1.0, 1.0).samples) >= RATE - 1
 
 
+def test_a_w64_that_a_pipe_was_written_to_is_whole(tmp_path: Path) -> None:
+    path = makers.write_as("w64", tmp_path / "piped", makers.music(6.0))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 16
+    data[at : at + 8] = (0x7FFFFFFFFFFFFFFF).to_bytes(8, "little")
+    path.write_bytes(data)
+    with audio.open_audio(path, RATE) as reader:
+        assert reader.duration_s == pytest.approx(6.0, abs=0.01)
+        assert codes(reader) == []
+
+
 def test_a_header_that_claims_more_than_the_bound_does_not_hide_what_is_there(tmp_path: Path) -> None:
     path = makers.write_as("wav", tmp_path / "lying", makers.music(6.0))
     data = bytearray(path.read_bytes())
