@@ -201,7 +201,10 @@ def test_clicks_change_the_shelf_as_they_say():
 
 
 @given(
-    do=st.sampled_from(["sort", "tick", "untick", "lasso", "choose", "play", "flag", "bin", "page", "similar", "x", ""]), value=st.text()
+    do=st.sampled_from(
+        ["sort", "tick", "untick", "lasso", "choose", "play", "flag", "bin", "page", "similar", "x", ""]
+    ),
+    value=st.text(),
 )
 def test_a_click_that_makes_no_sense_changes_nothing(do, value):
     shelf = Shelf()
@@ -312,9 +315,9 @@ def test_everything_is_told_on_arrival_and_only_once(shop):
     assert {"tiles", "table", "summary", "genres", "histogram", "marks", "player", "similar"} <= set(told)
     assert "<strong>124</strong>" in told["tiles"]
     assert json.loads(shop.desk.redraw(shelf, "pca")["map"])["n"] == 124
-    assert isinstance(shop.desk.redraw(shelf, "pca"), type(gr.skip()))
+    assert shop.desk.redraw(shelf, "pca") == gr.skip()
     assert told["genre"]["choices"][1] == ("Blues", "Blues")
-    assert isinstance(shop.desk.tick(shelf), type(gr.skip()))
+    assert shop.desk.tick(shelf) == gr.skip()
     decide(shop.library, 11, "Jazz")
     assert "table" in shop.desk.tick(shelf)
     assert "map" in shop.desk.redraw(shelf, "pca")
@@ -329,14 +332,14 @@ def test_news_that_could_not_be_told_are_told_at_the_next_tick(shop, monkeypatch
     def busy(*_args, **_more):
         raise LibraryError("busy")
 
-    for name in ("page", "stats"):
+    for name in ("stats", "page"):
         with monkeypatch.context() as patch:
             patch.setattr(shop.library.catalogue, name, busy)
-            assert isinstance(shop.desk.tick(shelf), type(gr.skip()))
+            assert shop.desk.tick(shelf) == gr.skip()
     told = shop.desk.tick(shelf)
     assert "Metal" in told["table"]
     assert "Metal" in told["genres"]
-    assert isinstance(shop.desk.tick(shelf), type(gr.skip()))
+    assert shop.desk.tick(shelf) == gr.skip()
 
 
 def test_a_filter_changes_its_own_condition_alone(shop):
@@ -346,7 +349,7 @@ def test_a_filter_changes_its_own_condition_alone(shop):
     told = shop.desk.filter_by("high")(shelf, 65)
     assert told["table"].count("<tr data-id") == 1
     assert shelf.what == TrackFilter(text="nasty", max_confidence=0.65)
-    assert isinstance(shop.desk.filter_by("high")(shelf, 65), type(gr.skip()))
+    assert shop.desk.filter_by("high")(shelf, 65) == gr.skip()
     shop.desk.filter_by("flag")(shelf, "errors")
     shop.desk.filter_by("text")(shelf, "")
     table = shop.desk.act(shelf, SimpleNamespace(do="sort", value="path"))["table"]
