@@ -20,6 +20,8 @@ def main() -> int:
             page = ui.build(workstation)
             _, url, _ = page.launch(**ui.launch_arguments(settings), prevent_thread_lock=True)
             sys.stdout.write(f"AcousticSense is ready: {url}\n")
+            if ui.is_open(settings):
+                sys.stdout.write("Who can reach this machine can use it: there is no password.\n")
             sys.stdout.flush()
             workstation.classifier.warm_up()  # while the person looks for a song
             settle(workstation)

@@ -60,7 +60,7 @@ make_environment() {
 }
 
 # Two first starts at once must not build the same environment.
-if command -v flock >/dev/null 2>&1; then
+if command -v flock >/dev/null 2>&1 && [ -w "$here" ]; then
     exec 9>"$here/.start.lock"
     flock 9
     make_environment
@@ -68,7 +68,8 @@ if command -v flock >/dev/null 2>&1; then
 else
     make_environment
 fi
-export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$here/cache/numba}"
+# An installation that this account may only read keeps nothing beside itself: the program then finds another place.
+[ ! -w "$here" ] || export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-${ACOUSTIC_CACHE_DIR:-$here/cache}/numba}"
 case "${1:-}" in
 "")
     cd "$here"
@@ -86,7 +87,7 @@ test)
     fi
     # a file of tests a time in each process; `-n 0` after it runs them all in one
     n="$("$venv/bin/python" -c 'from acoustic.settings import available_cores as n; print(min(n(), 4) if n() > 1 else 0)')"
-    exec "$venv/bin/python" -m pytest -n "$n" --dist loadfile "${slow[@]}" "$@"
+    exec "$venv/bin/python" -m pytest -n "$n" --dist loadfile ${slow[@]+"${slow[@]}"} "$@"
     ;;
 train)
     install_list requirements-train.txt

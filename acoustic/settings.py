@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -135,7 +136,10 @@ class Settings:
             return _home("data_dir", self.data_dir)
         import platformdirs  # only the entry points ask for it
 
-        return Path(platformdirs.user_data_dir("acousticsense", appauthor=False))
+        try:
+            return Path(platformdirs.user_data_dir("acousticsense", appauthor=False))
+        except RuntimeError as error:  # an account without a home
+            raise SettingsError(f"no place for your data is known: {error}", "Set ACOUSTIC_DATA_DIR.") from None
 
     def library_file(self) -> Path:
         """What cannot be computed again lies here: songs, analyses, decisions. Never in a cache."""
@@ -184,8 +188,25 @@ def available_cores() -> int:
 
 
 def upload_folder() -> Path:
-    """Where the page keeps what browsers send: a folder of this account alone, below the system's temporary one."""
-    return Path(tempfile.gettempdir()) / _account()
+    """Where the page keeps what browsers send: a folder of this account alone, below GRADIO_TEMP_DIR or else the
+    system's temporary one. All in it is swept, so it is never a folder that a person named."""
+    base = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    return base if base.name == _account() else base / _account()
+
+
+def private(folder: Path) -> Path:
+    """`folder`, made where it is not there, if it is this account's own and closed to others; else a new one. Where
+    everybody may write, another account could have made it first. Raises OSError."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    if not hasattr(os, "getuid"):
+        return folder
+    status = os.lstat(folder)
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+        if status.st_mode & 0o077:
+            folder.chmod(0o700)
+        return folder
+    return Path(tempfile.mkdtemp(prefix="acousticsense-"))
 
 
 def _account() -> str:
@@ -197,7 +218,9 @@ def _writable(folder: Path) -> Path:
     """`folder`, or where nothing can be written there a temporary one: torch does not start without."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) and folder.is_dir() else Path(tempfile.gettempdir()) / _account()
+    if os.access(folder, os.W_OK) and folder.is_dir():
+        return folder
+    return private(Path(tempfile.gettempdir()) / _account())
 
 
 def prepare_process(settings: Settings) -> None:
@@ -205,14 +228,19 @@ def prepare_process(settings: Settings) -> None:
 
     NUMBA_CACHE_DIR lets librosa's compiled functions survive the process, TORCHINDUCTOR_CACHE_DIR torch's; analytics
     and telemetry of libraries are off;
-    hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept.
+    hub look-ups are off, so that nothing phones home; uploads go to a folder of ours, where they can be swept; no proxy
+    stands between the page and this machine.
     """
     folder = _writable(settings.cache_folder())
     os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "numba"))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     os.environ.setdefault("MKL_CBWR", "AUTO")  # torch's matrix products add in the same order in every run
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(upload_folder()))
+    os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "").split(",")
+        here = dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", settings.host.strip("[]")])
+        os.environ[name] = ",".join(one for one in here if one)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

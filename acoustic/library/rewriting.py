@@ -2,7 +2,8 @@
 only then takes its place in one step.
 
 At any moment the path holds the whole old file or the whole new one. Where the path is a symbolic link, the link stays
-and its target is replaced. Mode, owner, extended attributes and, where asked for, times go over to the new file.
+and its target is replaced. Mode, owner, extended attributes (where Python reads them: on Linux)
+and, where asked for, times go over to the new file.
 """
 
 from __future__ import annotations

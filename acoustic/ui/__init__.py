@@ -35,3 +35,10 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
     from . import serving
 
     return serving.launch_arguments(settings)
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether other machines can reach the page."""
+    from . import serving
+
+    return serving.is_open(settings)

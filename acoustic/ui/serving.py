@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 
 from ..errors import AcousticError, BackendError
-from ..settings import Settings, has_display
+from ..settings import Settings, has_display, private
 from . import analyze, cards, library, profiler, review, theme, uploads
 from .desk import Desk
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from ..workstation import Workstation
 
 N_PORTS = 100  # how many ports after the wanted one are tried
@@ -25,8 +32,8 @@ SWEEP_EVERY_S = 3600
 
 def build(workstation: Workstation) -> gr.Blocks:
     """The page; without a usable model it says what is wrong instead."""
-    upload_folder = Path(get_upload_folder())
-    upload_folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people drop is nobody else's business
+    upload_folder = private(Path(get_upload_folder()))  # what people drop is nobody else's business
+    os.environ["GRADIO_TEMP_DIR"] = str(upload_folder)
     uploads.sweep(upload_folder)
     with gr.Blocks(
         title="AcousticSense",
@@ -80,7 +87,7 @@ def _swept(folder: Path) -> None:
 def launch_arguments(settings: Settings) -> dict[str, Any]:
     """Keyword arguments for `Blocks.launch`. Raises BackendError if no port is free."""
     return {
-        "server_name": settings.host,
+        "server_name": f"[{host}]" if ":" in (host := settings.host.strip("[]")) else host,
         "server_port": free_port(settings.host, settings.port),
         "share": False,
         "inbrowser": settings.open_browser and has_display(),
@@ -97,12 +104,54 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
         "theme": theme.theme(),
         "css_paths": theme.css_paths(),
         "head": theme.head(),
-        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "middleware": [Middleware(SameSite, host=host)],
+        },
     }
+
+
+class SameSite:
+    """Refuses (403) what another web site makes a person's browser ask: a request under a name that is none of the
+    page's, which such a site may have led to this machine, or one that a page of another origin sends.
+
+    ASGI middleware. `host` is what the page listens on; where that is every address of the machine, any name may lead
+    here, and only the origin is compared.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        everywhere = host in ("0.0.0.0", "::", "")
+        self._names = None if everywhere else {"localhost", "127.0.0.1", "::1", host.lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_own(Headers(scope=scope)):
+            refused = PlainTextResponse("This page answers only under its own address.", 403)
+            await refused(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_own(self, headers: Headers) -> bool:
+        host, origin = headers.get("host", "").lower(), headers.get("origin")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            same = origin is None or urlsplit(origin.lower()).netloc == host
+        except ValueError:
+            return False
+        return same and (self._names is None or name in self._names)
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether other machines can reach the page."""
+    host = settings.host.strip("[]")
+    return not (host in ("localhost", "::1") or host.startswith("127."))
 
 
 def free_port(host: str, wanted: int) -> int:
     """`wanted` or the next port that nothing listens on; 0 asks the system for any."""
+    host = host.strip("[]")
     for port in range(wanted, min(wanted + N_PORTS, 65_536)) if wanted else [0]:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no obstacle

@@ -67,9 +67,10 @@ class Backend(Protocol):
 
 
 def choose_device(requested: str) -> str:
-    """The device for "auto" (cuda, mps, cpu: the first that is there), or `requested` if this machine has it.
+    """The device for "auto" (cuda where there is one, else cpu), or `requested` if this machine has it.
 
-    Raises BackendError otherwise.
+    Apple's mps is taken only where it is asked for by name: there are no backends to measure against each other on it,
+    and on the CPU there are. Raises BackendError for what this machine does not have.
     """
     if requested not in DEVICES:
         raise BackendError(f"no device is called {requested!r}", f"Devices: {', '.join(DEVICES)}.")
@@ -79,7 +80,7 @@ def choose_device(requested: str) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if requested == "auto":
-        return next(device for device, is_there in there.items() if is_there)
+        return "cuda" if there["cuda"] else "cpu"
     if not there[requested]:
         raise BackendError(f"device {requested!r} was asked for, but torch {torch.__version__} finds none here")
     return requested
@@ -87,8 +88,6 @@ def choose_device(requested: str) -> str:
 
 def _may_have_gpu() -> bool:
     """Whether torch has to be asked: it is made for CPUs alone, or there is no driver, and the answer is known."""
-    if sys.platform == "darwin":
-        return True
     build = versions().get("torch", "")
     if build.endswith("+cpu"):
         return False
