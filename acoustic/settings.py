@@ -85,6 +85,7 @@ class Settings:
     data_dir: str = _setting("", "folder", "The person's data (library, imported models); empty takes the platform's.")
     library: str = _setting("", "file", "The library of songs and decisions; empty takes `library.db` of `data_dir`.")
     host: str = _setting("127.0.0.1", "address", "Address that the page listens on.")
+    host_names: str = _setting("", "names", "Further names under which the page may be asked, as a proxy's; by commas.")
     open_browser: bool = _setting(True, "on|off", "Open the page in a browser where there is a display.")
     port: int = _setting(
         7860, "port", "Port of the page; the next free one is taken if it is busy.", minimum=0, maximum=65_535
@@ -194,6 +195,14 @@ def upload_folder() -> Path:
     return base if base.name == _account() else base / _account()
 
 
+def lay_uploads(folder: Path) -> Path:
+    """The folder in which gradio keeps uploads from now on: `folder`, if it can be this account's own (see
+    `private`)."""
+    own = private(folder)
+    os.environ["GRADIO_TEMP_DIR"] = str(own)
+    return own
+
+
 def private(folder: Path) -> Path:
     """`folder`, made where it is not there, if it is this account's own and closed to others; else a new one. Where
     everybody may write, another account could have made it first. Raises OSError."""
@@ -237,10 +246,11 @@ def prepare_process(settings: Settings) -> None:
     os.environ.setdefault("MKL_CBWR", "AUTO")  # torch's matrix products add in the same order in every run
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
-    for name in ("NO_PROXY", "no_proxy"):
-        known = os.environ.get(name, "").split(",")
-        here = dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", settings.host.strip("[]")])
-        os.environ[name] = ",".join(one for one in here if one)
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if direct.strip() != "*":
+        names = [name.strip() for name in direct.split(",")]
+        here = dict.fromkeys([*names, "localhost", "127.0.0.1", "::1", settings.host.strip("[]")])
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(name for name in here if name)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

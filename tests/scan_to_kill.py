@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from acoustic.errors import CorruptAudioError
-from acoustic.kept import ScanProgress, SongTags
+from acoustic.kept import FoundFile, ScanProgress, SongTags
 from acoustic.library import scan as module
 from acoustic.library.database import Database
 from acoustic.library.scan import Looked, Stages, alone, scan_files
@@ -34,11 +34,11 @@ def main(library: str, folder: str) -> None:
     module.BATCH_FILES = 4
     workers = Workers({"look": "tests.scan_to_kill:look"}, {}, n=2, timeout_s=60, memory_mb=1_000)
 
-    def analyse(path: bytes, digest: str) -> Analysis:
+    def analyse(found: FoundFile, digest: str) -> Analysis:
         time.sleep(0.03)
-        if b"bad" in path:
+        if b"bad" in found.path:
             raise CorruptAudioError("bad")
-        return analysis(seed=int(digest[:8], 16), path=os.fsdecode(path))
+        return analysis(seed=int(digest[:8], 16), path=os.fsdecode(found.path))
 
     stages = Stages(
         lambda told: walk_audio(os.fsencode(folder), told),

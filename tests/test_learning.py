@@ -240,6 +240,8 @@ def test_the_file_of_a_song_is_one_that_is_there(station, tmp_path):
     there.write_bytes(b"x")
     ids = fill(station, [made.heard(1, 1, path=bytes(there)), made.heard(1, 2, path=bytes(tmp_path / "gone.ogg"))])
     assert reviewing.heard_file(station, ids[0]) == there
+    station.library.database.write(lambda db: db.execute("UPDATE files SET missing = 1"))  # its disk was away
+    assert reviewing.heard_file(station, ids[0]) == there
     with pytest.raises(Exception, match="is not there any more"):
         reviewing.heard_file(station, ids[1])
     with pytest.raises(Exception, match="no song 99"):

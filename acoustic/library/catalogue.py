@@ -107,11 +107,12 @@ class Catalogue:
         """The tracks of these ids in this order; those that no file holds are left out."""
         return self._database.read(lambda db: _details(db, track_ids))
 
-    def files(self, track_ids: Sequence[int]) -> dict[int, tuple[bytes, ...]]:
-        """All places where each of these contents lies now."""
+    def files(self, track_ids: Sequence[int], *, gone: bool = False) -> dict[int, tuple[bytes, ...]]:
+        """All places where each of these contents lies now; with `gone` also those where a scan has missed it since,
+        last."""
         statement = (
             "SELECT track_id, path FROM files WHERE track_id IN (SELECT value FROM json_each(?)) AND state = 'ok' "
-            "AND missing = 0 ORDER BY id"
+            f"{'' if gone else 'AND missing = 0'} ORDER BY missing, id"
         )
 
         def work(db: Connection) -> dict[int, tuple[bytes, ...]]:

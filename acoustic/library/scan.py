@@ -57,7 +57,7 @@ class Stages:
 
     walk: Walk
     look: Callable[[bytes], Looked]
-    analyse: Callable[[bytes, str], Analysis | Failure]
+    analyse: Callable[[FoundFile, str], Analysis | Failure]
     stop: Callable[[], None]
     n_at_once: int
 
@@ -311,18 +311,22 @@ class _Scan:
     def _analysed_once(self, found: FoundFile, digest: str) -> Analysis | Failure | None:
         """The analysis of a content, once for all files that hold it; None where the library has it. StorageError where
         the file is not what was looked at any more: what was heard is no answer to that digest."""
-        with self._flights_lock:
-            flight = self._flights.get(digest)
+        while True:
+            with self._flights_lock:
+                flight = self._flights.get(digest)
+                if flight is None:
+                    mine = self._flights[digest] = Future()
             if flight is None:
-                mine = self._flights[digest] = Future()
-        if flight is not None:
-            return flight.result()
+                break
+            try:
+                return flight.result()
+            except StorageError:  # of that file alone: this one may be read
+                with self._flights_lock:
+                    if self._flights.get(digest) is flight:
+                        del self._flights[digest]
         try:
             has = self._tracks.analysed(digest, self._model_id)
-            heard = None if has else self._stages.analyse(found.path, digest)
-            if not has:
-                check_unchanged(found)
-            mine.set_result(heard)
+            mine.set_result(None if has else self._stages.analyse(found, digest))
         except BaseException as error:
             mine.set_exception(error)
         return mine.result()

@@ -22,9 +22,6 @@ _COLUMNS = (
 )
 
 
-_TRACKS_AT = "SELECT DISTINCT track_id FROM files WHERE path IN (?, ?) AND state = 'ok'"
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One call of `apply`, as the list of them shows it; of its files some are written, undone, or failed."""
@@ -111,20 +108,27 @@ class TagRows:
 
     def lies_elsewhere(self, row: Row) -> bool:
         """Whether a scan has found another song in the place of the one that was written."""
-        sql = "SELECT 1 FROM files WHERE path = ? AND state = 'ok' AND track_id <> ?"
 
         def work(connection: Connection) -> bool:
-            track_id = track_of(connection, row.digest_after or "")
-            return connection.execute(sql, (row.path, track_id)).fetchone() is not None
+            own = _tracks_of(connection, row)
+            found = connection.execute("SELECT track_id FROM files WHERE path = ? AND state = 'ok'", (row.path,))
+            return bool(own) and any(track_id not in own for (track_id,) in found)
 
         return self._database.read(work)
 
     def is_of_another(self, digest: str, row: Row) -> bool:
-        """Whether the library knows this content as another song than the one that was written."""
+        """Whether the library knows this content as surely another song than the one that was written: it has another
+        place, or one model has heard both and not the same. Where only another model has heard it since, it may be the
+        song itself, with tags that another program wrote."""
+        sql = """SELECT EXISTS (SELECT 1 FROM files WHERE track_id = ? AND state = 'ok' AND path <> ?)
+            OR EXISTS (SELECT 1 FROM analyses AS a JOIN analyses AS b ON a.model_id = b.model_id
+                WHERE a.track_id = ? AND b.track_id = ?)"""
 
         def work(connection: Connection) -> bool:
-            found = track_of(connection, digest)
-            return found is not None and found != track_of(connection, row.digest_after or "")
+            found, own = track_of(connection, digest), _tracks_of(connection, row)
+            if found is None or not own or found in own:
+                return False
+            return any(connection.execute(sql, (found, row.path, found, one)).fetchone()[0] for one in own)
 
         return self._database.read(work)
 
@@ -173,16 +177,21 @@ class TagRows:
                 "kept = CASE ? WHEN 'written' THEN kept END WHERE id = ?",
                 (state, state, row),
             )
+            song = track_of(connection, found.digest)
             _follow(connection, found, digest, status, genres)
-            if state == "undone":  # its bytes may be none that were ever written or scanned
-                marks = (found.path, found.real)
-                for (track_id,) in connection.execute(_TRACKS_AT, marks).fetchall():
-                    also(connection, track_id, [digest])
+            if song is not None:  # the new bytes may be none that were ever written or scanned
+                also(connection, song, [digest])
 
         self._database.write(work)
 
     def _insert(self, statement: str, values: Sequence[Any]) -> int:
         return self._database.write(lambda c: int(c.execute(statement, values).lastrowid or 0))
+
+
+def _tracks_of(connection: Connection, row: Row) -> set[int]:
+    """The song of a row, by what its file was and what it became; two where a copy of either was known before."""
+    found = {track_of(connection, digest) for digest in (row.digest_before, row.digest_after) if digest}
+    return {track_id for track_id in found if track_id is not None}
 
 
 def _follow(

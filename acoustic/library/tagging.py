@@ -251,15 +251,15 @@ class TagJournal:
                 f"Undo that first: `acoustic tag undo {later[0].batch_id}`.",
             )
         original = examine(row.path, hard_links=hard_links)
-        if self._rows.is_of_another(original.digest, row):
-            raise TagError(
-                f"another song lies at {shown(row.path)} now",
-                "Scan the folder where the song is now, and try again; or put it back in its place.",
-            )
         before, after = row.before, row.after
         if original.digest == row.digest_before:
             self._rows.settle(row.id, original, original.digest, "undone", before)
             return Outcome(row.path, after, before, note="it was as before already")
+        if original.digest != row.digest_after and self._rows.is_of_another(original.digest, row):
+            raise TagError(
+                f"another song lies at {shown(row.path)} now",
+                "Scan the folder where the song is now, and try again; or put it back in its place.",
+            )
         temp = aside(original.real, row.id, row.digest_before)
         discard(temp)
         kept = self._rows.kept(row.id) if original.digest == row.digest_after else None
@@ -295,8 +295,12 @@ class TagJournal:
     def _followed(self, row: Row) -> Row:
         """The row of a file that was moved, at the place where a scan found the very content that was written; another
         song may lie at the old one."""
-        if os.path.lexists(row.path) and not self._rows.lies_elsewhere(row):
-            return row
+        if os.path.lexists(row.path):
+            if not self._rows.lies_elsewhere(row):
+                return row
+            with suppress(OSError):
+                if digest_of(os.path.realpath(row.path)) in (row.digest_before, row.digest_after):
+                    return row
         for path in self._rows.moved_to(row):
             with suppress(OSError):
                 if digest_of(os.path.realpath(path)) == row.digest_after:
@@ -333,8 +337,7 @@ class TagJournal:
                 self._rows.settle(row.id, before, digest, "written", row.after)
                 found.append(_outcome(row, None, "it was written, and the program ended before it said so"))
             elif row.digest_after is not None and _genres_in(real) == row.after:
-                before = Original(row.path, real, status, row.digest_before)
-                self._rows.settle(row.id, before, digest, "written", row.after)
+                self._rows.set(row.id, state="written", error_code=None, error_message=None)  # a scan finds the rest
                 found.append(_outcome(row, None, "it was written, and changed by another program since"))
             else:
                 error = TagError(f"{shown(row.path)}: the program ended before it was written")

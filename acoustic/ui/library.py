@@ -185,7 +185,7 @@ def _wire(
     in_line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "shelf", **quiet}
     each: dict[str, Any] = {"trigger_mode": "multiple", **in_line}
     last: dict[str, Any] = {"trigger_mode": "always_last", **in_line}
-    map_parts = [parts.map, parts.told]
+    map_parts = [parts.map, parts.told, parts.player]
 
     arrived = arrival(desk.arrive, [shelf], parts.all, **last)
     arrived.then(desk.redraw, [shelf, method], map_parts, **latest)

@@ -113,7 +113,7 @@ class LibraryDesk:
         version = self.library.catalogue.version()
         if version == mine.seen:
             return {}
-        news = {**self._choices(mine), **self._rows(mine), **self._numbers(mine), **self._player(mine)}
+        news = {**self._choices(mine), **self._rows(mine), **self._numbers(mine)}
         mine.seen = version  # now that all of it could be told
         return news
 
@@ -214,7 +214,7 @@ class LibraryDesk:
     def play(self, mine: Shelf) -> Updates:
         """The chosen song, after a click. Its file may have to come from a slow disk: no other click waits for it."""
         try:
-            return self._player(mine)
+            return self._player(mine) or gr.skip()
         except AcousticError as error:
             return {self.parts.told: _told(error)}
 
@@ -257,8 +257,9 @@ class LibraryDesk:
         }
 
     def _player(self, mine: Shelf) -> Updates:
-        """The chosen song. Only files of the library are lent to the browser, each as a copy of its own."""
-        chosen, plays = mine.chosen, mine.plays if mine.playing else 0
+        """The chosen song. Only files of the library are lent to the browser, each as a copy of its own. Nothing where
+        another was chosen meanwhile: that one is told by its own click."""
+        chosen, plays, playing = mine.chosen, mine.plays, mine.playing
         track = self.library.catalogue.track(chosen) if chosen is not None else None
         if track is None:
             return {self.parts.player: ""}
@@ -267,7 +268,9 @@ class LibraryDesk:
             url = cards.file_url(str(uploads.lent(track.path, self.folder)))
         except OSError as error:
             problem = f"The file cannot be played: {(error.strerror or 'it is not there').lower()}."
-        return {self.parts.player: library_table.player(track, url, problem, self.labels, plays)}
+        if (mine.chosen, mine.plays) != (chosen, plays):
+            return {}
+        return {self.parts.player: library_table.player(track, url, problem, self.labels, plays if playing else 0)}
 
     def numbers(self, mine: Shelf) -> Updates:
         """The library in numbers, how genres and confidences are distributed among the songs shown, and their marks on
@@ -302,12 +305,12 @@ class LibraryDesk:
         return self._whole[1]
 
     def redraw(self, mine: Shelf, method: str) -> Updates:
-        """The map, where it is of another library than the one shown now."""
+        """The map and the chosen song, where they are of another library than the one shown now."""
         if mine.drawn == (mine.seen, method):
             return gr.skip()
-        seen, drawn = mine.seen, self.draw(mine, method)
+        seen, drawn = mine.seen, {**self.draw(mine, method), **self.play(mine)}
         mine.drawn = (seen, method)
-        return drawn
+        return {part: value for part, value in drawn.items() if part != "__type__"}
 
     def draw(self, mine: Shelf, method: str) -> Updates:
         """The map. Where the wanted one cannot be made, the other, with a line that says why."""

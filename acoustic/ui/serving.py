@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
+import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from ..errors import AcousticError, BackendError
-from ..settings import Settings, has_display, private
+from ..settings import Settings, has_display, lay_uploads
 from . import analyze, cards, library, profiler, review, theme, uploads
 from .desk import Desk
 
@@ -32,8 +32,7 @@ SWEEP_EVERY_S = 3600
 
 def build(workstation: Workstation) -> gr.Blocks:
     """The page; without a usable model it says what is wrong instead."""
-    upload_folder = private(Path(get_upload_folder()))  # what people drop is nobody else's business
-    os.environ["GRADIO_TEMP_DIR"] = str(upload_folder)
+    upload_folder = lay_uploads(Path(get_upload_folder()))  # what people drop is nobody else's business
     uploads.sweep(upload_folder)
     with gr.Blocks(
         title="AcousticSense",
@@ -108,7 +107,7 @@ def launch_arguments(settings: Settings) -> dict[str, Any]:
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
-            "middleware": [Middleware(SameSite, host=host)],
+            "middleware": [Middleware(SameSite, host=host, names=settings.host_names.split(","))],
         },
     }
 
@@ -118,13 +117,14 @@ class SameSite:
     page's, which such a site may have led to this machine, or one that a page of another origin sends.
 
     ASGI middleware. `host` is what the page listens on; where that is every address of the machine, any name may lead
-    here, and only the origin is compared.
+    here, and only the origin is compared. `names` are further ones, as a proxy's, which pages may come from as well.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, names: Iterable[str] = ()) -> None:
         self._app = app
-        everywhere = host in ("0.0.0.0", "::", "")
-        self._names = None if everywhere else {"localhost", "127.0.0.1", "::1", host.lower()}
+        self._further = {_named(name.strip()) for name in names if name.strip()}
+        everywhere = _named(host) in ("0.0.0.0", "::", "")
+        self._names = None if everywhere else {"localhost", "127.0.0.1", "::1", _named(host), *self._further}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_own(Headers(scope=scope)):
@@ -134,13 +134,29 @@ class SameSite:
             await self._app(scope, receive, send)
 
     def _is_own(self, headers: Headers) -> bool:
-        host, origin = headers.get("host", "").lower(), headers.get("origin")
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-            same = origin is None or urlsplit(origin.lower()).netloc == host
+            asked = urlsplit(f"//{headers.get('host', '')}")
+            name = _named(asked.hostname or "")
+            if self._names is not None and name not in self._names:
+                return False
+            if (said := headers.get("origin")) is None:
+                return True
+            origin = urlsplit(said)
+            usual = {"http": 80, "https": 443}.get(origin.scheme)
+            ports = (asked.port or usual, origin.port or usual)
         except ValueError:
             return False
-        return same and (self._names is None or name in self._names)
+        site = _named(origin.hostname or "")
+        return bool(site) and (site in self._further or (site == name and ports[0] == ports[1]))
+
+
+def _named(host: str) -> str:
+    """A name or address as it is compared: in small letters, an address in its shortest form and without a zone."""
+    host = host.strip("[]").split("%")[0].lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def is_open(settings: Settings) -> bool:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AcousticError, AudioError, BackendError, InternalError, LibraryError
+from ..errors import AcousticError, AudioError, BackendError, InternalError, LibraryError, StorageError
 from ..kept import FileRecord, FoundFile, ScanProgress, SongTags, shown_path
-from ..library.scan import BATCH_FILES, BATCH_S, OnProgress, Walk, changed, is_gone
+from ..library.scan import BATCH_FILES, BATCH_S, OnProgress, Walk, changed, check_unchanged, is_gone
 from ..library.tracks import Tracks
 from ..records import Analysis, Failure
 from ..workers import Workers
@@ -190,9 +190,9 @@ class _Job:
                 fresh[copies[0][0].path] = digest
         for row in self._through(list(fresh), [Decode, Infer]):
             digest = fresh[row["path"]]
+            error = row["error"] or _changed_meanwhile(files[row["path"]])
             for found, tags_ in held[digest]:
-                failed = row["error"] is not None
-                result = Failure(os.fsdecode(found.path), row["error"]) if failed else row["said"]
+                result = row["said"] if error is None else Failure(os.fsdecode(found.path), error)
                 self._record(found, digest, tags_, result)
 
     def _through(self, paths: Sequence[bytes], stages: Sequence[type[_Stage]]) -> Iterator[dict[str, Any]]:
@@ -331,3 +331,12 @@ def _translated(error: BaseException) -> AcousticError:
             return found
     lines = str(error).strip().split("\n")
     return BackendError(f"the Ray cluster failed: {type(error).__name__}: {lines[-1]}", "Look at `ray status`.")
+
+
+def _changed_meanwhile(found: FoundFile) -> dict[str, str] | None:
+    """The error of a file that is not what was read first any more: what was heard is no answer to that digest."""
+    try:
+        check_unchanged(found)
+    except StorageError as error:
+        return error.to_dict()
+    return None

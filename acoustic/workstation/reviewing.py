@@ -120,7 +120,7 @@ def called(workstation: Workstation, name: str) -> str:
 def heard_file(workstation: Workstation, track_id: int) -> Path:
     """A file of the library in which this song is. LibraryError for a song that is not in it, StorageError if none of
     its files is there."""
-    files = workstation.library.catalogue.files([track_id]).get(track_id)
+    files = workstation.library.catalogue.files([track_id], gone=True).get(track_id)
     if not files:
         raise LibraryError(f"the library has no song {track_id}", "Load the page again.")
     for path in files:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BackendError, StorageError
 from ..kept import FoundFile, ScanProgress, SongTags
-from ..library.scan import Looked, OnProgress, Stages, alone, scan_files
+from ..library.scan import Looked, OnProgress, Stages, alone, check_unchanged, scan_files
 from ..network.registry import EMBEDDED_MODEL
 from ..records import Analysis, Failure
 from ..signal.files import found_audio, is_song, walk_audio
@@ -97,7 +97,9 @@ def watch(
         when: dict[bytes, float] = {}
         while not cancel.is_set():
             for at, paths in _arrived(changes):
-                when.update((path, at) for path in paths if not path.startswith(own) and _matters(path))
+                when.update(
+                    (path, at) for path in paths if path != own and not path.startswith(own + b"-") and _matters(path)
+                )
             quiet = sorted(path for path, at in when.items() if time.monotonic() - at >= QUIET_S)
             for path in quiet:
                 del when[path]
@@ -255,9 +257,10 @@ class _Scanner:
         tags = {**meta["tags"], "genres": tuple(meta["tags"]["genres"])}
         return Looked(meta["digest"], SongTags(**tags))
 
-    def _analyse(self, path: bytes, digest: str) -> Analysis | Failure:
-        name = os.fsdecode(path)
+    def _analyse(self, found: FoundFile, digest: str) -> Analysis | Failure:
+        name = os.fsdecode(found.path)
         prepared = self._workers.ask("hear", name)
+        check_unchanged(found)  # else what was heard would be kept as the answer to another content
         classifier = self._workstation.classifier
         try:
             return classifier.judge(name, digest, prepared)

@@ -22,7 +22,7 @@ from acoustic.library import patch as patch_module
 from acoustic.library import rewriting, tag_plan
 from acoustic.library.database import Database
 from acoustic.library.decisions import Decisions
-from acoustic.library.lineage import track_of
+from acoustic.library.lineage import also, track_of
 from acoustic.library.patch import apply_patch, make_patch
 from acoustic.library.tag_plan import AS_WANTED
 from acoustic.library.tagging import Candidate, Change, Policy, TagJournal, Written, candidates, plan
@@ -286,10 +286,46 @@ def test_a_content_that_an_undo_made_is_still_the_song(journal: TagJournal, data
     file = mutagen.File(path)
     file["album"] = "another"
     file.save()
+    database.write(lambda c: also(c, track, [audio.digest(str(path))]))  # as a scan finds it
     [outcome] = undo(journal).outcomes
     assert "only its genres were put back" in outcome.note
     with_album = audio.digest(str(path))
     assert database.read(lambda c: track_of(c, with_album)) == track
+
+
+def test_a_stranger_in_the_place_of_a_song_does_not_become_it(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    path = furnish(song(music / "a.mp3", "mp3"), ["Jazz"])
+    keep(database, [path], decided="Forró")
+    write(journal, change(path, "Forró"))
+    path.write_bytes(furnish(song(music / "x.mp3", "mp3", 2), ["Polka"]).read_bytes())
+    stranger = audio.digest(str(path))
+    undo(journal)
+    assert read_tags(path).genres == ("Polka",)
+    assert database.read(lambda c: track_of(c, stranger)) is None
+
+
+def test_a_copy_that_was_as_the_song_became_is_left_alone(
+    journal: TagJournal, database: Database, music: Path, tmp_path: Path
+) -> None:
+    """The same song was known with and without the genre before it was written."""
+    path, copy = song(music / "a.mp3", "mp3"), song(music / "b.mp3", "mp3")
+    old = path.read_bytes()
+    with Database(tmp_path / "other.db") as elsewhere:
+        write(TagJournal(elsewhere), change(copy, "Rock"))
+    with_genre = copy.read_bytes()
+    for one in (path, copy):
+        keep(database, [one])
+    write(journal, change(path, "Rock"))
+    assert path.read_bytes() == with_genre
+    assert not undo(journal).failures
+    assert (path.read_bytes(), copy.read_bytes()) == (old, with_genre)
+    write(journal, change(path, "Rock"))
+    path.write_bytes(old)  # from a backup
+    [outcome] = undo(journal).outcomes
+    assert outcome.note == "it was as before already"
+    assert copy.read_bytes() == with_genre
 
 
 def undo_refused(journal: TagJournal) -> str:
@@ -608,6 +644,9 @@ def test_what_was_written_and_then_changed_by_another_program_can_still_be_taken
     import mutagen
 
     path, library = furnish(song(music / "a.flac", "flac"), ["Jazz"]), tmp_path / "library.db"
+    first = audio.digest(str(path))
+    with Database(library) as database:
+        track = keep(database, [path])
     assert killed(STEPS.index("replaced"), library, path, "Rock") == 9
     file = mutagen.File(path)
     file["album"] = "another"
@@ -617,7 +656,9 @@ def test_what_was_written_and_then_changed_by_another_program_can_still_be_taken
         [settled] = journal.recover()
         assert "changed by another program since" in settled.note
         assert rows(database) == [(bytes(path), "written")]
+        assert database.read(lambda c: track_of(c, first)) == track
         assert not undo(journal).failures
+        assert database.read(lambda c: track_of(c, first)) == track
     assert read_tags(path).genres == ("Jazz",)
     assert read_tags(path).album == "another"
 

@@ -312,9 +312,10 @@ def heard(desk, shelf, do, value):
 def test_everything_is_told_on_arrival_and_only_once(shop):
     shelf = Shelf()
     told = shop.desk.arrive(shelf)
-    assert {"tiles", "table", "summary", "genres", "histogram", "marks", "player", "similar"} <= set(told)
+    assert {"tiles", "table", "summary", "genres", "histogram", "marks", "similar"} <= set(told)
     assert "<strong>124</strong>" in told["tiles"]
-    assert json.loads(shop.desk.redraw(shelf, "pca")["map"])["n"] == 124
+    drawn = shop.desk.redraw(shelf, "pca")
+    assert (json.loads(drawn["map"])["n"], drawn["player"]) == (124, "")
     assert shop.desk.redraw(shelf, "pca") == gr.skip()
     assert told["genre"]["choices"][1] == ("Blues", "Blues")
     assert shop.desk.tick(shelf) == gr.skip()
@@ -381,6 +382,21 @@ def test_only_songs_of_the_library_can_be_heard_each_under_its_own_address(shop)
     assert all(source.startswith(str(shop.folder / "uploads")) and source.endswith(".ogg") for source in sources)
     assert "cannot be played: no such file" in heard(shop.desk, shelf, "choose", "50")
     assert heard(shop.desk, shelf, "play", "99999") == ""
+
+
+def test_the_song_that_was_clicked_last_is_the_one_that_plays(shop, monkeypatch):
+    """Though the file of the one before comes later."""
+    shelf, lend = Shelf(), uploads.lent
+
+    def slow(file, folder):
+        monkeypatch.setattr(uploads, "lent", lend)
+        click(shop.desk, shelf, "play", "2")
+        return lend(file, folder)
+
+    monkeypatch.setattr(uploads, "lent", slow)
+    click(shop.desk, shelf, "play", "1")
+    assert shop.desk.play(shelf) == gr.skip()
+    assert 'data-id="2"' in shop.desk.play(shelf)["player"]
 
 
 def test_what_sounds_alike_is_found_for_a_song_and_a_selection(shop):

@@ -25,7 +25,7 @@ def status(listens_on: str, headers: dict[str, str]) -> int:
         return PlainTextResponse("the page")
 
     routes = [Route("/", page, methods=["GET", "POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(SameSite, host=listens_on)])
+    app = Starlette(routes=routes, middleware=[Middleware(SameSite, host=listens_on, names=[" Music.home", ""])])
     with TestClient(app) as client:
         return client.post("/", headers=headers).status_code
 
@@ -49,6 +49,15 @@ def status(listens_on: str, headers: dict[str, str]) -> int:
         ("127.0.0.1", {"host": "127.0.0.1.evil.example"}, 403),
         ("127.0.0.1", {"host": "[::1"}, 403),
         ("127.0.0.1", {"host": ""}, 403),
+        ("2001:DB8::0:1", {"host": "[2001:db8::1]:7860", "origin": "http://[2001:db8::1]:7860"}, 200),
+        ("fe80::1%eth0", {"host": "[fe80::1]:7860"}, 200),
+        ("0::0", {"host": "studio.local"}, 200),
+        ("127.0.0.1", {"host": "localhost:80", "origin": "http://localhost"}, 200),
+        ("127.0.0.1", {"host": "localhost", "origin": "http://localhost:80"}, 200),
+        # behind a proxy that keeps the name, and behind one that does not
+        ("127.0.0.1", {"host": "music.home", "origin": "https://music.home"}, 200),
+        ("127.0.0.1", {"host": "127.0.0.1:7860", "origin": "https://music.home:8443"}, 200),
+        ("127.0.0.1", {"host": "127.0.0.1:7860", "origin": "https://evil.music.home"}, 403),
     ],
 )
 def test_only_the_page_itself_is_answered(host: str, headers: dict[str, str], expected: int) -> None:
@@ -81,6 +90,28 @@ def test_the_served_page_refuses_strangers(host: str, monkeypatch: pytest.Monkey
         assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
     finally:
         page.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "localhost,127.0.0.1,::1,studio"),
+        ({"NO_PROXY": "internal.example,.corp"}, "internal.example,.corp,localhost,127.0.0.1,::1,studio"),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, "a,localhost,127.0.0.1,::1,studio"),
+        ({"NO_PROXY": "*"}, None),
+    ],
+)
+def test_what_goes_past_a_proxy_stays_so(
+    before: dict[str, str], after: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")  # so that it is put back at the end
+        monkeypatch.delenv(name)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    prepare_process(Settings(cache_dir=str(tmp_path), host="studio"))
+    found = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    assert found == ({"NO_PROXY": "*", "no_proxy": None} if after is None else dict.fromkeys(found, after))
 
 
 @pytest.mark.parametrize(
