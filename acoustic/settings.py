@@ -198,7 +198,10 @@ def upload_folder() -> Path:
 def lay_uploads(folder: Path) -> Path:
     """The folder in which gradio keeps uploads from now on: `folder`, if it can be this account's own (see
     `private`)."""
-    own = private(folder)
+    try:
+        own = private(folder)
+    except OSError:  # nothing can be written there
+        own = Path(tempfile.mkdtemp(prefix="acousticsense-", dir=tempfile.gettempdir()))
     os.environ["GRADIO_TEMP_DIR"] = str(own)
     return own
 

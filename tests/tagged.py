@@ -109,6 +109,7 @@ def keep(
     probabilities: dict[str, float] | None = None,
     decided: str | None = None,
     kind: str = "genre",
+    added_at: str = "1999",
 ) -> int:
     """A track of one content that lies at `paths`, as a scan and a person leave it; its id."""
     names = [os.fsencode(path) for path in paths]
@@ -127,7 +128,7 @@ def keep(
             "INSERT OR IGNORE INTO scans (id, root, engine, model_id, started_at, state)"
             " VALUES (1, x'2f', 'local', 1, 'then', 'done')"
         )
-        track = insert(c, "tracks", digest=digest, n_bytes=status.st_size, added_at="then")
+        track = insert(c, "tracks", digest=digest, n_bytes=status.st_size, added_at=added_at)
         for name in names:
             at = os.stat(name)
             insert(

@@ -356,7 +356,8 @@ class _Scan:
         self._n_known += sum(record.result is None for record in batch)
         with self._flights_lock:  # from now on the library itself says that it has them
             for record in batch:
-                self._flights.pop(record.digest or "", None)
+                if (flight := self._flights.get(record.digest or "")) is not None and flight.done():
+                    del self._flights[record.digest or ""]
 
     def _cancel_all(self, threads: ThreadPoolExecutor) -> None:
         self._ended.set()

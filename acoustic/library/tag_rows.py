@@ -12,7 +12,10 @@ from .database import Connection, Database, now
 from .lineage import also, track_of
 from .rewriting import Original
 from .tag_plan import Change, Policy
+from .tracks import sounds_otherwise
 
+ELSEWHERE = "ELSEWHERE"
+"""error_code of a row in the state 'written' whose file was not to be found: another song lies in its place"""
 UNDOING = "UNDOING"
 """error_code of a row in the state 'written' whose undo has begun"""
 
@@ -117,18 +120,17 @@ class TagRows:
         return self._database.read(work)
 
     def is_of_another(self, digest: str, row: Row) -> bool:
-        """Whether the library knows this content as surely another song than the one that was written: it has another
-        place, or one model has heard both and not the same. Where only another model has heard it since, it may be the
-        song itself, with tags that another program wrote."""
-        sql = """SELECT EXISTS (SELECT 1 FROM files WHERE track_id = ? AND state = 'ok' AND path <> ?)
-            OR EXISTS (SELECT 1 FROM analyses AS a JOIN analyses AS b ON a.model_id = b.model_id
-                WHERE a.track_id = ? AND b.track_id = ?)"""
+        """Whether the library knows this content as surely another song than the one that was written: it knew it
+        before the batch was made, or one model has heard both, and not the same. What came later and sounds alike, or
+        was heard by another model only, may be the song itself with tags that another program wrote."""
+        older = """SELECT t.added_at < b.made_at FROM tracks AS t, tag_batches AS b WHERE t.id = ? AND b.id = ?"""
 
         def work(connection: Connection) -> bool:
             found, own = track_of(connection, digest), _tracks_of(connection, row)
             if found is None or not own or found in own:
                 return False
-            return any(connection.execute(sql, (found, row.path, found, one)).fetchone()[0] for one in own)
+            is_older = connection.execute(older, (found, row.batch_id)).fetchone()
+            return bool(is_older and is_older[0]) or any(sounds_otherwise(connection, found, one) for one in own)
 
         return self._database.read(work)
 

@@ -38,7 +38,7 @@ from .rewriting import (
     tagged_copy,
 )
 from .tag_plan import SAME_FILE, Candidate, Change, Policy, candidates, plan
-from .tag_rows import UNDOING, Batch, Row, TagRows
+from .tag_rows import ELSEWHERE, UNDOING, Batch, Row, TagRows
 from .tags import read_tags
 from .writer_lock import WriterLock
 
@@ -73,6 +73,10 @@ class Written:
     @property
     def failures(self) -> tuple[Outcome, ...]:
         return tuple(one for one in self.outcomes if one.error is not None)
+
+
+class _ElsewhereError(TagError):
+    """The song is not where it was written, and another one is."""
 
 
 class _Once:
@@ -229,7 +233,7 @@ class TagJournal:
                 try:
                     outcomes.append(self._undo(row, audio_digest, keep_times, hard_links, at_step))
                 except TagError as error:
-                    self._rows.set(row.id, error_code=None)
+                    self._rows.set(row.id, error_code=ELSEWHERE if isinstance(error, _ElsewhereError) else None)
                     outcomes.append(Outcome(row.path, row.after, row.after, error))
                 if on_progress is not None:
                     on_progress(len(outcomes), len(rows))
@@ -256,9 +260,9 @@ class TagJournal:
             self._rows.settle(row.id, original, original.digest, "undone", before)
             return Outcome(row.path, after, before, note="it was as before already")
         if original.digest != row.digest_after and self._rows.is_of_another(original.digest, row):
-            raise TagError(
+            raise _ElsewhereError(
                 f"another song lies at {shown(row.path)} now",
-                "Scan the folder where the song is now, and try again; or put it back in its place.",
+                f"Scan the folder where the song is now; then `acoustic tag undo {row.batch_id}` tries it again.",
             )
         temp = aside(original.real, row.id, row.digest_before)
         discard(temp)
@@ -299,7 +303,8 @@ class TagJournal:
             if not self._rows.lies_elsewhere(row):
                 return row
             with suppress(OSError):
-                if digest_of(os.path.realpath(row.path)) in (row.digest_before, row.digest_after):
+                digest = digest_of(os.path.realpath(row.path))
+                if digest in (row.digest_before, row.digest_after) or not self._rows.is_of_another(digest, row):
                     return row
         for path in self._rows.moved_to(row):
             with suppress(OSError):
@@ -324,7 +329,9 @@ class TagJournal:
                 digest, status = digest_of(real), os.stat(real)
             except OSError:
                 continue
-            discard(aside(real, row.id, row.digest_before))
+            temp = aside(real, row.id, row.digest_before)
+            in_place = not os.path.lexists(temp)  # it takes the file's place as a whole
+            discard(temp)
             if row.state == "written":
                 if digest == row.digest_before:
                     before = Original(row.path, real, status, row.digest_after or "")
@@ -336,7 +343,7 @@ class TagJournal:
                 before = Original(row.path, real, status, row.digest_before)
                 self._rows.settle(row.id, before, digest, "written", row.after)
                 found.append(_outcome(row, None, "it was written, and the program ended before it said so"))
-            elif row.digest_after is not None and _genres_in(real) == row.after:
+            elif in_place and row.digest_after is not None and _genres_in(real) == row.after:
                 self._rows.set(row.id, state="written", error_code=None, error_message=None)  # a scan finds the rest
                 found.append(_outcome(row, None, "it was written, and changed by another program since"))
             else:
@@ -346,7 +353,8 @@ class TagJournal:
         return found
 
     def _latest(self) -> int:
-        rows = self._rows.where("state = 'written' ORDER BY batch_id DESC LIMIT 1")
+        found = "state = 'written' ORDER BY error_code IS ? , batch_id DESC LIMIT 1"  # what can be found comes first
+        rows = self._rows.where(found, ELSEWHERE)
         if not rows:
             raise TagError("nothing is written that could be undone", "`acoustic tag list` shows what was.")
         return rows[0].batch_id

@@ -281,12 +281,29 @@ def _same_sound(connection: Connection, model_id: int, path: bytes, analysis: An
     sql = """SELECT a.* FROM files AS f JOIN analyses AS a ON a.track_id = f.track_id
         WHERE f.path = ? AND a.model_id = ?"""
     row = connection.execute(sql, (path, model_id)).fetchone()
-    now_heard = analysis.votes
-    if row is None or now_heard is None or abs(row["duration_s"] - analysis.duration_s) > SAME_DURATION_S:
+    if row is None or analysis.votes is None:
         return None
-    logits = _stored(row).votes.logits
-    same = logits.shape == now_heard.logits.shape and np.abs(logits - now_heard.logits).max() < SAME_LOGITS
-    return int(row["track_id"]) if same else None
+    before = (row["duration_s"], _stored(row).votes.logits)
+    return int(row["track_id"]) if _alike(before, (analysis.duration_s, analysis.votes.logits)) else None
+
+
+def sounds_otherwise(connection: Connection, one: int, other: int) -> bool:
+    """Whether a model has heard both tracks, and not the same in them."""
+    sql = """SELECT a.* FROM analyses AS a WHERE a.track_id = ?
+        AND a.model_id IN (SELECT model_id FROM analyses WHERE track_id = ?) ORDER BY a.model_id"""
+    pairs = zip(
+        connection.execute(sql, (one, other)).fetchall(), connection.execute(sql, (other, one)).fetchall(), strict=True
+    )
+    heard = ([(row["duration_s"], _stored(row).votes.logits) for row in pair] for pair in pairs)
+    return any(not _alike(*both) for both in heard)
+
+
+def _alike(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> bool:
+    """Whether two analyses (duration in s, logits) by one model are of the same sound."""
+    (duration_s, logits), (other_s, other_logits) = one, other
+    if abs(duration_s - other_s) > SAME_DURATION_S or logits.shape != other_logits.shape:
+        return False
+    return bool(np.abs(logits - other_logits).max() < SAME_LOGITS)
 
 
 def _keep_analysis(connection: Connection, track_id: int, model_id: int, analysis: Analysis) -> None:

@@ -185,10 +185,11 @@ def _wire(
     in_line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "shelf", **quiet}
     each: dict[str, Any] = {"trigger_mode": "multiple", **in_line}
     last: dict[str, Any] = {"trigger_mode": "always_last", **in_line}
-    map_parts = [parts.map, parts.told, parts.player]
+    map_parts = [parts.map, parts.told]
 
     arrived = arrival(desk.arrive, [shelf], parts.all, **last)
     arrived.then(desk.redraw, [shelf, method], map_parts, **latest)
+    arrived.then(desk.play, [shelf], [parts.player, parts.told], **latest)
     ticked = gr.Timer(TICK_S).tick(desk.tick, [shelf], parts.all, **last)
     ticked.then(desk.redraw, [shelf, method], map_parts, **latest)
     scan_parts = [parts.scan_status, parts.stop]

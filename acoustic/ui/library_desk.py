@@ -264,12 +264,16 @@ class LibraryDesk:
         if track is None:
             return {self.parts.player: ""}
         url = problem = ""
+        copy: Path | None = None
         try:
-            url = cards.file_url(str(uploads.lent(track.path, self.folder)))
+            copy = mine.lent[1] if mine.lent and mine.lent[0] == (chosen, plays) and mine.lent[1].exists() else None
+            copy = copy or uploads.lent(track.path, self.folder)
+            url = cards.file_url(str(copy))
         except OSError as error:
             problem = f"The file cannot be played: {(error.strerror or 'it is not there').lower()}."
         if (mine.chosen, mine.plays) != (chosen, plays):
             return {}
+        mine.lent = ((chosen, plays), copy) if copy is not None else None
         return {self.parts.player: library_table.player(track, url, problem, self.labels, plays if playing else 0)}
 
     def numbers(self, mine: Shelf) -> Updates:
@@ -305,12 +309,12 @@ class LibraryDesk:
         return self._whole[1]
 
     def redraw(self, mine: Shelf, method: str) -> Updates:
-        """The map and the chosen song, where they are of another library than the one shown now."""
+        """The map, where it is of another library than the one shown now."""
         if mine.drawn == (mine.seen, method):
             return gr.skip()
-        seen, drawn = mine.seen, {**self.draw(mine, method), **self.play(mine)}
+        seen, drawn = mine.seen, self.draw(mine, method)
         mine.drawn = (seen, method)
-        return {part: value for part, value in drawn.items() if part != "__type__"}
+        return drawn
 
     def draw(self, mine: Shelf, method: str) -> Updates:
         """The map. Where the wanted one cannot be made, the other, with a line that says why."""

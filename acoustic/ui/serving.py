@@ -122,7 +122,7 @@ class SameSite:
 
     def __init__(self, app: ASGIApp, host: str, names: Iterable[str] = ()) -> None:
         self._app = app
-        self._further = {_named(name.strip()) for name in names if name.strip()}
+        self._further = {_named(_host_in(name.strip())) for name in names if name.strip()}
         everywhere = _named(host) in ("0.0.0.0", "::", "")
         self._names = None if everywhere else {"localhost", "127.0.0.1", "::1", _named(host), *self._further}
 
@@ -148,6 +148,14 @@ class SameSite:
             return False
         site = _named(origin.hostname or "")
         return bool(site) and (site in self._further or (site == name and ports[0] == ports[1]))
+
+
+def _host_in(name: str) -> str:
+    """The host of what a person may have written for it: "music.home", "music.home:8443", "https://music.home/"."""
+    try:
+        return urlsplit(name if "//" in name else f"//{name}").hostname or name
+    except ValueError:
+        return name
 
 
 def _named(host: str) -> str:

@@ -43,6 +43,8 @@ class Shelf:
     """what the distributions are of: version and filter"""
     drawn: Any = None
     """what the map is of: version and projection"""
+    lent: tuple[Any, Path] | None = None
+    """(what was chosen, the copy that the browser has): it plays on though the file's tags are written meanwhile"""
     scan_told: str = ""
     listed: tuple[int, ...] | None = None
     """ids of the songs that the filter leaves, for the map; None for all"""

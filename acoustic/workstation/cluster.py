@@ -192,7 +192,10 @@ class _Job:
             digest = fresh[row["path"]]
             error = row["error"] or _changed_meanwhile(files[row["path"]])
             for found, tags_ in held[digest]:
-                result = row["said"] if error is None else Failure(os.fsdecode(found.path), error)
+                failed = error
+                if failed and failed["code"] == "STORAGE" and found.path != row["path"]:  # of the other file alone
+                    failed = StorageError("its copy could not be read to the end", "Scan again.").to_dict()
+                result = row["said"] if failed is None else Failure(os.fsdecode(found.path), failed)
                 self._record(found, digest, tags_, result)
 
     def _through(self, paths: Sequence[bytes], stages: Sequence[type[_Stage]]) -> Iterator[dict[str, Any]]:

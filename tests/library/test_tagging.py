@@ -328,6 +328,47 @@ def test_a_copy_that_was_as_the_song_became_is_left_alone(
     assert copy.read_bytes() == with_genre
 
 
+def test_a_song_that_is_not_to_be_found_does_not_stand_in_the_way_of_an_older_batch(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    older, newer, stranger = (furnish(song(music / f"{n}.mp3", "mp3", n), ["Jazz"]) for n in (1, 2, 3))
+    for path in (older, newer, stranger):
+        keep(database, [path])
+    write(journal, change(older, "Rock"))
+    second = write(journal, change(newer, "Rock")).batch_id
+    away = newer.rename(music / "away.mp3")
+    shutil.copy(stranger, newer)
+    refused = refusal(undo(journal))
+    assert "another song lies at" in refused.message
+    assert f"`acoustic tag undo {second}`" in refused.hint
+    assert [one.path for one in undo(journal).outcomes] == [bytes(older)]
+    assert read_tags(older).genres == ("Jazz",)
+    assert "another song" in refusal(undo(journal)).message, "nothing else is left"
+    away.replace(newer)
+    assert not undo(journal, second).failures
+    assert read_tags(newer).genres == ("Jazz",)
+    assert newer.read_bytes() == furnish(song(music / "again.mp3", "mp3", 2), ["Jazz"]).read_bytes()
+
+
+def test_a_song_with_new_tags_under_its_old_name_is_still_the_song(
+    journal: TagJournal, database: Database, music: Path
+) -> None:
+    """Another program wrote its tags and moved it about, so that a scan took it for a new one."""
+    import mutagen
+
+    path = furnish(song(music / "a.flac", "flac"), ["Jazz"])
+    keep(database, [path])
+    write(journal, change(path, "Rock"))
+    file = mutagen.File(path)
+    file["album"] = "another"
+    file.save()
+    database.write(lambda c: c.execute("UPDATE files SET path = x'00'"))
+    keep(database, [path], added_at="2999")
+    assert not undo(journal).failures
+    assert read_tags(path).genres == ("Jazz",)
+    assert read_tags(path).album == "another"
+
+
 def undo_refused(journal: TagJournal) -> str:
     with pytest.raises(TagError) as caught:
         undo(journal)
@@ -661,6 +702,23 @@ def test_what_was_written_and_then_changed_by_another_program_can_still_be_taken
         assert database.read(lambda c: track_of(c, first)) == track
     assert read_tags(path).genres == ("Jazz",)
     assert read_tags(path).album == "another"
+
+
+def test_what_never_took_its_place_was_not_written_whatever_the_file_says_now(music: Path, tmp_path: Path) -> None:
+    import mutagen
+
+    path, library = furnish(song(music / "a.flac", "flac"), ["Jazz"]), tmp_path / "library.db"
+    assert killed(STEPS.index("kept"), library, path, "Rock") == 9
+    file = mutagen.File(path)
+    file["album"], file["genre"] = "another", "Rock"  # a person, with another program
+    file.save()
+    with Database(library) as database:
+        journal = TagJournal(database)
+        journal.recover()
+        assert rows(database) == [(bytes(path), "failed")]
+        assert undo_refused(journal) == "nothing is written that could be undone"
+    assert read_tags(path).genres == ("Rock",)
+    assert left_beside(music) == []
 
 
 def test_a_file_on_a_disk_that_is_away_waits(music: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from acoustic.errors import LibraryError
 from acoustic.kept import SongTags
 from acoustic.library.database import Database
-from acoustic.library.tracks import AT_ONCE, Known, StoredVotes, Tracks
+from acoustic.library.tracks import AT_ONCE, Known, StoredVotes, Tracks, sounds_otherwise
 from acoustic.records import AudioWarning, Calibration, Descriptors, Verdict
 from acoustic.verdict.decision import decide
 from tests.scan_records import LABELS, TAGS, analysis, digest, failed, ok, votes
@@ -128,6 +128,20 @@ def test_a_song_whose_tags_another_program_wrote_stays_the_song(
     before = {track_of(path) for path in (b"/a.mp3", b"/b.mp3")}
     tracks.record(scan, model, others)
     assert {track_of(record.path) for record in others}.isdisjoint(before)
+
+
+def test_two_songs_sound_otherwise_where_one_model_heard_both(
+    tracks: Tracks, database: Database, model: int, scan: int
+) -> None:
+    other = tracks.model_id("another", "1" * 64, {})
+    said = votes(1)
+    alike = analysis(1, votes=replace(said, logits=said.logits + 0.01))
+    tracks.record(scan, model, [ok(b"/a.mp3", 1), ok(b"/b.mp3", 2)])
+    tracks.record(scan, model, [replace(ok(b"/c.mp3", 3), result=alike)])
+    tracks.record(scan, other, [ok(b"/d.mp3", 4)])
+    a, b, c, d = (row[0] for row in rows(database, "SELECT track_id FROM files ORDER BY path"))
+    told = [database.read(lambda db, one=one: sounds_otherwise(db, a, one)) for one in (a, b, c, d)]
+    assert told == [False, True, False, False]
 
 
 def test_one_content_is_one_track_and_keeps_its_analysis(

@@ -25,7 +25,9 @@ def status(listens_on: str, headers: dict[str, str]) -> int:
         return PlainTextResponse("the page")
 
     routes = [Route("/", page, methods=["GET", "POST"])]
-    app = Starlette(routes=routes, middleware=[Middleware(SameSite, host=listens_on, names=[" Music.home", ""])])
+    app = Starlette(
+        routes=routes, middleware=[Middleware(SameSite, host=listens_on, names=[" https://Music.home:8443/", ""])]
+    )
     with TestClient(app) as client:
         return client.post("/", headers=headers).status_code
 
