@@ -81,13 +81,15 @@ FIRST, QUICK = ("eager", "float32", 20.0), ("openvino", "float32", 2.0)
 
 def test_the_fastest_accurate_one_takes_over() -> None:
     middling, wrong = Fake("eager", "bfloat16", 8.0), Fake("openvino", "bfloat16", 1.0, skew=0.5)
-    made = settled(rival(Fake(*FIRST)), rival(middling), rival(Fake(*QUICK)), rival(wrong))
+    nearly_right = Fake("eager", "int8", 1.0, skew=0.04)  # cosine 0.9992: it turns review flags
+    made = settled(rival(Fake(*FIRST)), rival(middling), rival(Fake(*QUICK)), rival(wrong), rival(nearly_right))
     assert (made.name, made.precision) == ("openvino", "float32")
     assert states(made) == {
         ("eager", "float32"): "slower",
         ("eager", "bfloat16"): "slower",
         ("openvino", "float32"): "in use",
         ("openvino", "bfloat16"): "inaccurate",
+        ("eager", "int8"): "inaccurate",
     }
     told = json.loads(json.dumps(made.describe(), allow_nan=False))
     assert told["chosen"].startswith("measured: ")

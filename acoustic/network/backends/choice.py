@@ -318,6 +318,8 @@ class MeasuredBackend:
                 return None
             if not rival.measured or (rival.loss or 0.0) > MAX_LOSS:
                 return None
+            if at and (findings[at].cosine or 0.0) < rival.min_cosine:  # by a rule that was less strict
+                return None
             age = datetime.now(UTC) - datetime.fromisoformat(said["measured_at"])
             if abs(age) > timedelta(days=MAX_AGE_DAYS):
                 return None

@@ -9,8 +9,10 @@ import numpy as np
 
 from ...records import N_FRAMES, Votes
 
-MIN_COSINE = 0.999
-"""Least cosine between a backend's answers and those of eager float32, over PROBE_SEGMENTS segments."""
+MIN_COSINE = 0.9995
+"""Least cosine between a backend's answers and those of eager float32, over PROBE_SEGMENTS segments. bfloat16 has
+0.99998; torch's dynamic int8 has 0.9990 and turned one review flag in sixty-seven, so that a busy machine, on which it
+won, said another thing than an idle one."""
 MIN_INT8_COSINE = 0.99
 """The same for int8, whose loss of accuracy stands in its own file and counts as well."""
 PROBE_SEGMENTS = 4
