@@ -126,4 +126,5 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         tracemalloc.stop()
         return most
 
-    assert peak(4_000) < peak(200) + 20_000
+    # 3,800 more names would be half a megabyte; other threads of the process may allocate some kilobytes meanwhile
+    assert peak(4_000) < peak(200) + 150_000
