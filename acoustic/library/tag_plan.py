@@ -52,7 +52,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
-            raise SettingsError(f"min_confidence = {self.min_confidence}; it is a share from 0 to 1")
+            raise SettingsError(
+                f"min_confidence = {self.min_confidence}; it is a share from 0 to 1", "On the page it is 0 to 100 %."
+            )
         if not 1 <= self.max_genres <= MAX_RANKED:
             raise SettingsError(f"max_genres = {self.max_genres}; it is a number from 1 to {MAX_RANKED}")
 

@@ -312,14 +312,11 @@ class LibraryDesk:
         """The map, where it is of another library than the one shown now."""
         if mine.drawn == (mine.seen, method):
             return gr.skip()
-        seen, drawn = mine.seen, self.draw(mine, method)
-        mine.drawn = (seen, method)
-        return drawn
+        return self.draw(mine, method)
 
     def draw(self, mine: Shelf, method: str) -> Updates:
         """The map. Where the wanted one cannot be made, the other, with a line that says why."""
-        note = ""
-        mine.drawn = (mine.seen, method)
+        note, of = "", (mine.seen, method)
         try:
             neighbours, genres = self.library.neighbours, self.library.catalogue.genres()
             try:
@@ -328,6 +325,7 @@ class LibraryDesk:
                 note, found = f"{wording.sentence(error.message)} {error.hint}", neighbours.points("pca")
         except AcousticError as error:
             return {self.parts.told: _told(error)}
+        mine.drawn = of  # one that could not be made is tried again
         return {self.parts.map: library_map.points(found.ids, found.places, genres, self.labels, note)}
 
     # --- taking songs along ---
