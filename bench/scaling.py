@@ -42,6 +42,8 @@ SETTLED = 0.1
 """Share of the files after which memory should not grow any more."""
 MIN_FILES = 10
 """of a run whose growth can be told"""
+MIN_SAMPLES = 6
+"""since it settled, so that each half has a line"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,23 @@ class Memory:
         self.samples.append((n_done, self._process.memory_info().rss / MB))
 
     def grown_mb(self) -> float:
-        """From when SETTLED of the files were done to the end, as a line through the samples in between has it: a
-        single one holds whatever songs were being decoded at that moment."""
+        """From when SETTLED of the files were done to the end, as lines through the samples in between have it: a
+        single one holds whatever songs were being decoded at that moment.
+
+        The least of what the whole and either half of it say: what leaks grows in both halves, where a buffer that the
+        allocator takes once for good, at whatever file, is a step in one.
+        """
         last = self.samples[-1][0]
-        settled = [(n, mb) for n, mb in self.samples if n >= SETTLED * last]
-        if last < MIN_FILES or len(settled) < 3:
+        settled = np.asarray([sample for sample in self.samples if sample[0] >= SETTLED * last], np.float64)
+        if last < MIN_FILES or len(settled) < MIN_SAMPLES:
             return 0.0
-        n, mb = np.asarray(settled, np.float64).T
-        return float(np.polyfit(n, mb, 1)[0] * (n[-1] - n[0]))
+        n_files, half = settled[-1, 0] - settled[0, 0], len(settled) // 2
+        return min(_slope(part) * n_files for part in (settled, settled[:half], settled[half:]))
+
+
+def _slope(samples: np.ndarray) -> float:
+    """MB a file, of a line through `samples`, rows of (files done, MB)."""
+    return float(np.polyfit(samples[:, 0], samples[:, 1], 1)[0])
 
 
 def run(classifier: OptimizedAudioClassifier, paths: Sequence[Path], what: str) -> Scale:
@@ -134,6 +145,7 @@ def limited(folder: Path, made: Made, n_files: int = N_LIMITED, n_workers: int =
     """ViT-B/16 with its card's segments on songs that are quickly decoded: the network is the limit."""
     songs = write_songs(folder / "limited", min(N_SONGS, n_files), LIMIT_FORMATS)
     with ready_classifier(made.folder, folder, decode_workers=n_workers) as classifier:
+        run(classifier, songs[:n_workers], "")  # buffers and threads of the first files
         return run(classifier, linked(songs, n_files, folder / "limited-links"), "ViT-B/16, inference the limit")
 
 
