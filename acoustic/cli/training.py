@@ -97,9 +97,12 @@ def _told(*folders: Path) -> Iterator[None]:
     """`folders` are made before the work; what the disk refuses then or later is an error with a hint."""
     from safetensors import SafetensorError
 
-    try:
-        for folder in folders:
+    for folder in folders:
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be made: {error.strerror}", "Choose another folder.") from error
+    try:
         yield
     except (OSError, SafetensorError) as error:
         of_torch = isinstance(error, SafetensorError) and "I/O error" in str(error)  # its only word for a full disk

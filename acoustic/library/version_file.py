@@ -20,7 +20,7 @@ import safetensors.numpy
 from ..errors import ModelError
 from ..records import Calibration
 from ..verdict.voting import Voting
-from .genres import MAX_GENRE_CHARS
+from .genres import MAX_GENRE_CHARS, key
 from .personal import Base, PersonalModel
 
 META_FILE, TENSOR_FILE = "personal.json", "personal.safetensors"
@@ -64,10 +64,15 @@ class Stored:
     def summary(self) -> tuple[int, float | None, float | None]:
         """(songs, share right before, after) of the report; ValueError or its like for a report that is none."""
         left_out = self.report["left_out"]
-        n_songs = sum(int(n) for n in self.report["songs"].values())
+        songs = [int(n) for n in self.report["songs"].values()]
+        n_songs = sum(songs)
+        if min(songs, default=0) < 0:
+            raise ValueError("a number of songs is below 0")
         if left_out is None:
             return n_songs, None, None
         before, after = (float(left_out[f"accuracy_{when}"]["value"]) for when in ("before", "after"))
+        if not (0 <= before <= 1 and 0 <= after <= 1):
+            raise ValueError("a share of right answers is not from 0 to 1")
         return n_songs, before, after
 
 
@@ -98,7 +103,7 @@ def encode(personal: PersonalModel) -> tuple[bytes, bytes]:
 def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
     """The version in these bytes; ModelError unless every part of it is there and sound."""
     try:
-        said = json.loads(meta)
+        said = json.loads(meta, parse_constant=_no_number)
         if said["format"] != FORMAT:
             raise ModelError(f"{where}: is of format {said['format']!r}, this program knows {FORMAT}", "Update it.")
         if hashlib.sha256(tensors).hexdigest() != said["sha256"]:
@@ -127,9 +132,15 @@ def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
         RecursionError,
         safetensors.SafetensorError,
     ) as error:
-        raise ModelError(f"{where}: is damaged: {error!r}", _DAMAGED) from None
+        # not `repr`, which of what is not UTF-8 holds all the bytes
+        raise ModelError(f"{where}: is damaged: {type(error).__name__}: {error}", _DAMAGED) from None
     _check_sound(stored, where)
     return stored
+
+
+def _no_number(said: str) -> float:
+    """For NaN and Infinity, which Python's reader takes and JSON does not know."""
+    raise ValueError(f"{said} is no number")
 
 
 def _calibration(said: Mapping[str, Any]) -> Calibration:
@@ -149,7 +160,8 @@ def _check_sound(stored: Stored, where: Path) -> None:
     quantile, calibration = stored.conformal_quantile, stored.calibration
     sound = {
         "labels": len(set(labels)) == len(labels) and all(len(g) > 0 and g.isprintable() for g in labels),
-        "own": all(len(g) <= MAX_GENRE_CHARS for g in stored.own),
+        "own": all(len(g) <= MAX_GENRE_CHARS for g in stored.own)
+        and len({key(g) for g in labels}) == len({key(g) for g in stored.labels}) + len(stored.own),
         "created": stored.created.isprintable(),
         "model": stored.model.isprintable(),
         "temperature": 1 / LARGEST <= stored.temperature <= LARGEST,

@@ -205,7 +205,7 @@ class Versions:
             said = json.loads(read_bytes(file, MAX_META_BYTES))
             history = said["history"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file}: is damaged: {error!r}", _CHOOSE) from None
+            raise ModelError(f"{file}: is damaged: {type(error).__name__}: {error}", _CHOOSE) from None
         if not isinstance(history, list) or not history or not all(h is None or isinstance(h, str) for h in history):
             raise ModelError(f"{file}: is damaged: {history!r} is no list of versions", _CHOOSE)
         return history
@@ -266,6 +266,7 @@ class Versions:
         folder = self.folder / name
         aside = self.folder / f".{name}.{os.getpid()}.new"
         try:
+            shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had this one's number
             aside.mkdir(parents=True)
             write_whole(aside / TENSOR_FILE, tensors)
             write_whole(aside / META_FILE, meta)

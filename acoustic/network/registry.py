@@ -142,6 +142,7 @@ def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtyp
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
+        shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had this one's number
         aside.mkdir(parents=True)
         card = dataclasses.replace(card, weights=weights.write(aside, network, dtype or torch.float16))
         card.write(aside)

@@ -20,10 +20,22 @@ from ..network.vit import Architecture
 from ..records import N_FRAMES, MelSpec, SegmentSpec
 from .toml_records import read_toml, record
 
+_KEYS = "docs/training.md and the project's configurations show what one holds."
 BLENDS = "blends"
 """the source that blends are told by"""
 MOST_SEED = 1_000_000_000
 """so that a generator's number of seed, draws and step fits into 64 bits"""
+MOST = {
+    "samples": 10**12,
+    "batch_size": 65_536,
+    "workers": 256,
+    "learning_rate": 1.0,
+    "layer_decay": 1.0,
+    **dict.fromkeys(("weight_decay", "head_labelled", "head_ridge", "clip_norm"), 1e6),
+    **dict.fromkeys(("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight"), 1e6),
+}
+"""far beyond what a run would want, and below what breaks it after its long preparation"""
+MOST_SPEED, MOST_SEMITONES, MOST_DB = 4.0, 48.0, 200.0
 MIN_SAMPLE_RATE_HZ = 8_000
 """of a model that is trained here: below it the made sounds that are not music cannot be told from one another"""
 
@@ -224,9 +236,12 @@ class TrainConfig:
     def read(cls, path: Path) -> TrainConfig:
         """The configuration in `path`, over that of the file beside it that its key `base` names, if it does; a table
         of the one is laid over the same table of the other. SettingsError names the file and the key that is wrong."""
-        config: TrainConfig = record(cls, _with_base(path), str(path))
+        try:
+            config: TrainConfig = record(cls, _with_base(path), str(path))
+        except SettingsError as error:
+            raise SettingsError(error.message, _KEYS if error.hint == error.default_hint else error.hint) from None
         for problem in _problems(config):
-            raise SettingsError(f"{path}: {problem}")
+            raise SettingsError(f"{path}: {problem}", _KEYS)
         shaped = dataclasses.replace(config.architecture, n_classes=len(config.labels), n_mels=config.mel.n_mels)
         return dataclasses.replace(config, architecture=shaped)
 
@@ -243,6 +258,11 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         if getattr(config, name) <= 0:
             yield f"{name} = {getattr(config, name)} must be above 0"
     weights = ("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight", "weight_decay")
+    for name, most in MOST.items():
+        if getattr(config, name) > most:
+            yield f"{name} = {getattr(config, name)} must be {most} at most"
+    if config.accumulate > config.batch_size:
+        yield f"accumulate = {config.accumulate} parts of a batch of {config.batch_size} samples"
     for name in ("seed", "draws"):
         if getattr(config, name) > MOST_SEED:
             yield f"{name} = {getattr(config, name)} must be {MOST_SEED} at most"
@@ -277,6 +297,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     if config.mel.sample_rate < MIN_SAMPLE_RATE_HZ:
         yield f"mel.sample_rate = {config.mel.sample_rate} Hz must be {MIN_SAMPLE_RATE_HZ} or more"
     for source in config.sources:
+        if bool(source.manifest) == bool(source.folder):
+            yield f"source {source.name!r} needs either a manifest or a folder"
         if source.group_pattern and not _has_bracket(source.group_pattern):
             yield f"source {source.name!r}: group_pattern is not a regular expression with one pair of brackets"
         if not 0 <= source.label_weight <= 1:
@@ -309,18 +331,23 @@ def _with_base(path: Path) -> dict[str, Any]:
         return raw
     if not isinstance(name, str):
         raise SettingsError(f"{path}: base: {name!r} is not the name of a file")
+    if "\0" in name or not (path.parent / name).is_file():
+        raise SettingsError(f"{path}: base: no file {name!r} beside it", "Check its name.")
     below = read_toml(path.parent / name)
     if "base" in below:
         raise SettingsError(f"{path}: base: {name} has a base itself", "One level of base is enough for a person.")
     named, labels = below.get("genre_tags"), raw.get("labels")
     if isinstance(named, dict) and isinstance(labels, list):  # what the base says of labels that this file has not
         below["genre_tags"] = {genre: tags for genre, tags in named.items() if genre in labels}
+    if raw.get("teachers") == []:  # nobody is left who could know them
+        below = {key: value for key, value in below.items() if key not in ("tags", "genre_tags")}
     tables = {key: {**below[key], **raw[key]} for key in raw if isinstance(raw[key], dict) and key in below}
     return {**below, **raw, **tables}
 
 
 def _augment_problems(augment: AugmentSpec, n_mels: int) -> Iterator[str]:
-    for name, most in (("time_mask_frames", N_FRAMES), ("frequency_mask_bands", n_mels)):
+    counts = {"time_masks": N_FRAMES, "frequency_masks": n_mels}
+    for name, most in {"time_mask_frames": N_FRAMES, "frequency_mask_bands": n_mels, **counts}.items():
         if not 0 <= getattr(augment, name) <= most:
             yield f"augment.{name} = {getattr(augment, name)} must be from 0 to {most}"
     if augment.tilt_db < 0:
@@ -332,6 +359,12 @@ def _augment_problems(augment: AugmentSpec, n_mels: int) -> Iterator[str]:
             yield f"augment.{name} = {list(value)} must rise"
         if name.endswith(("_range", "_hz")) and value[0] <= 0:
             yield f"augment.{name} = {list(value)} must be above 0"
+        if name.endswith("_range") and not 1 / MOST_SPEED <= value[0] <= value[1] <= MOST_SPEED:
+            yield f"augment.{name} = {list(value)} must lie from {1 / MOST_SPEED} to {MOST_SPEED}"
+        for ending, furthest in (("_db", MOST_DB), ("_semitones", MOST_SEMITONES)):
+            numbers = value if isinstance(value, tuple) else (value,)
+            if name.endswith(ending) and max(map(abs, numbers)) > furthest:
+                yield f"augment.{name} = {value} must lie from {-furthest} to {furthest}"
     if augment.mixup_p + augment.cutmix_p > 1:
         yield "augment.mixup_p and augment.cutmix_p together must not be above 1: a crop is mixed or cut, not both"
 

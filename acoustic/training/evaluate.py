@@ -17,7 +17,7 @@ from scipy.io import wavfile
 
 from ..engine import OptimizedAudioClassifier
 from ..errors import AudioError, ManifestError
-from ..library.genres import key
+from ..library.genres import key, tidy
 from ..records import Analysis, Failure
 from ..settings import Settings
 from ..signal import audio
@@ -47,10 +47,15 @@ def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
     missing column, a genre that is none of `labels` (None takes any), a missing file or one with two genres."""
     rows: list[Labelled] = []
     said: dict[str, tuple[str, str, int]] = {}
-    for line, cells in read_table(path):
+    for line, cells in read_table(path, ("file", "genre")):
         file, genre = cells.get("file"), cells.get("genre")
         if not file or not genre:
             raise ManifestError(f"{path}, line {line}: the columns file and genre must both be filled")
+        if labels is None:
+            try:
+                tidy(genre)
+            except ManifestError as error:
+                raise ManifestError(f"{path}, line {line}: {error.message}", error.hint) from None
         if labels is not None and genre not in labels:
             raise ManifestError(f"{path}, line {line}: unknown genre {genre!r}", f"Known: {', '.join(labels)}.")
         found = next((base / file for base in (path.parent, path.parent.parent) if os.path.isfile(base / file)), None)

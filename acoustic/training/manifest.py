@@ -42,11 +42,12 @@ def read_rows(config: TrainConfig, data: Path) -> list[Row]:
     for source in config.sources:
         part = _from_folder(source, data) if source.folder else _from_csv(source, data, config.labels)
         if not part:
+            where = data / (source.folder or source.manifest)
             raise ManifestError(
-                f"source {source.name!r} has no files", "Give it a manifest with rows, or a folder of audio."
+                f"source {source.name!r} has no files: {where}", "Give it a manifest with rows, or a folder of audio."
             )
         found += part
-    _check_files(found)
+    _check_files(found, data)
     _check_groups(found)
     _check_contents(found, data)
     used = {row.genre for row in found}
@@ -56,14 +57,14 @@ def read_rows(config: TrainConfig, data: Path) -> list[Row]:
     return found
 
 
-def _check_files(found: Sequence[Row]) -> None:
+def _check_files(found: Sequence[Row], data: Path) -> None:
+    """No file twice, by whatever way its name leads there."""
     first: dict[str, str] = {}
     for row in found:
-        if row.file in first:
-            raise ManifestError(
-                f"{row.where}: {row.file!r} is given already: {first[row.file]}", "Take one of them out."
-            )
-        first[row.file] = row.where
+        path = os.path.realpath(data / row.file)
+        if path in first:
+            raise ManifestError(f"{row.where}: {row.file!r} is given already: {first[path]}", "Take one of them out.")
+        first[path] = row.where
 
 
 def _check_groups(found: Sequence[Row]) -> None:
@@ -90,35 +91,74 @@ def _check_contents(found: Sequence[Row], data: Path) -> None:
     for alike in (some for some in sizes.values() if len(some) > 1):
         first: dict[str, Row] = {}
         for row in alike:
-            other = first.setdefault(digest(data / row.file), row)
-            if other.group != row.group:
-                raise ManifestError(
-                    f"{row.where}: {row.file!r} in the group {row.group!r} is the same recording as {other.file!r} in"
-                    f" {other.group!r}: {other.where}",
-                    "Take one of them out, or put both into one group.",
-                )
-            if other.genre and row.genre and other.genre != row.genre:
-                raise ManifestError(
-                    f"{row.where}: {row.file!r} is {row.genre!r}, and the same recording as {other.file!r}, which is"
-                    f" {other.genre!r}: {other.where}",
-                    "Take one of them out.",
-                )
+            check_one_recording(first.setdefault(digest(data / row.file), row), row)
 
 
-def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, cells) of every row of a CSV file with a header, by the line it ends on. ManifestError names the file that
-    cannot be read."""
+def check_one_recording(other: Row, row: Row) -> None:
+    """ManifestError where these two rows, which are of one recording, say different things of it."""
+    if other.group != row.group:
+        raise ManifestError(
+            f"{row.where}: {row.file!r} in the group {row.group!r} is the same recording as {other.file!r} in"
+            f" {other.group!r}: {other.where}",
+            "Take one of them out, or put both into one group.",
+        )
+    if other.genre and row.genre and other.genre != row.genre:
+        raise ManifestError(
+            f"{row.where}: {row.file!r} is {row.genre!r}, and the same recording as {other.file!r}, which is"
+            f" {other.genre!r}: {other.where}",
+            "Take one of them out.",
+        )
+
+
+def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(line that it begins on, cells without blanks around them) of every row of a CSV file with a header; a file's
+    name stays as it is. ManifestError names the file that cannot be read, or the line of a column of `needed` that the
+    header lacks, of one that it has twice and of a quotation mark that nothing closes."""
+    rows: list[tuple[int, dict[str, str]]] = []
+    end = 0
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin a file with a mark
-            reader = csv.DictReader(stream)  # it passes over blank lines, and a cell may hold several
-            return [(reader.line_num, cells) for cells in reader]
+            reader = csv.DictReader(stream, restval="", strict=True)  # it passes over blank lines
+            names = [name.strip() for name in reader.fieldnames or ()]
+            _check_header(path, names, needed)
+            reader.fieldnames = names
+            end = reader.line_num
+            for cells in reader:
+                end = reader.line_num
+                read = [cell for cell in cells.values() if isinstance(cell, str)]
+                begin = end - sum(len(_LINE_END.findall(cell)) for cell in read)
+                if any(cell.strip() for cell in read):
+                    stripped = {name: cells[name] if name == "file" else cells[name].strip() for name in names}
+                    rows.append((begin, stripped))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}", "Check the name of the manifest and its folder.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: not a CSV file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not a CSV file in UTF-8: {error}", "Save it as CSV in UTF-8.") from None
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path}, line {end + 1}: the row that begins here is none: {error}",
+            "Look for a quotation mark that nothing closes.",
+        ) from None
+    return rows
+
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def _check_header(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    hint = f"The first line names the columns, with commas between them: {','.join(dict.fromkeys(needed))}."
+    for name in needed:
+        if name not in names:
+            said = f"; there are {', '.join(map(repr, names))}" if names else ": the file is empty"
+            raise ManifestError(f"{path}, line 1: no column {name!r}{said}", hint)
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice:
+        raise ManifestError(f"{path}, line 1: the column {twice!r} is there twice", hint)
 
 
 def _from_folder(source: Source, data: Path) -> list[Row]:
+    if not (data / source.folder).is_dir():
+        raise ManifestError(f"source {source.name!r}: no folder {data / source.folder}", "Check its name.")
     found = find_audio(data / source.folder)
     files = [(path.relative_to(data) if path.is_relative_to(data) else path).as_posix() for path in found]
     where = f"folder {source.folder}"
@@ -128,7 +168,7 @@ def _from_folder(source: Source, data: Path) -> list[Row]:
 def _from_csv(source: Source, data: Path, labels: Sequence[str]) -> list[Row]:
     path = data / source.manifest
     rows = []
-    for line, cells in read_table(path):
+    for line, cells in read_table(path, ("file", *source.group)):
         where = f"{path}, line {line}"
         missing = [column for column in ("file", *source.group) if not cells.get(column)]
         if missing:

@@ -13,7 +13,9 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from ..signal import audio
 from ..signal.files import digest
 from ..writing import write_whole
 from .config import TeacherSpec
-from .manifest import Row
+from .manifest import Row, check_one_recording
 from .teachers import Answer, accelerate, load_teacher, windows_of
 
 BATCH = 32
@@ -124,16 +126,21 @@ def build_waveforms(
     rows: Sequence[Row], digests: Sequence[str], data: Path, folder: Path, sample_rate: int, report: Report
 ) -> WaveformStore:
     """Decode every row once; `digests` are those of the files. ManifestError names the row of a file that cannot be
-    decoded."""
+    decoded, or that holds the recording of another row in another group or of another genre."""
     settings = Settings(min_duration_s=0.1)
 
     def decoded() -> Iterator[np.ndarray]:
+        first: dict[bytes, Row] = {}
         for i, row in enumerate(rows):
             report("decode", i, len(rows))
             try:
-                yield audio.load(data / row.file, sample_rate, settings).samples
+                samples = audio.load(data / row.file, sample_rate, settings).samples
             except AudioError as error:
                 raise ManifestError(f"{row.where}: {error.message}", error.hint) from error
+            if row.kind == "music":
+                # files of other bytes can hold one recording: tagged anew, or kept without loss in another format
+                check_one_recording(first.setdefault(hashlib.blake2b(_int16(samples)).digest(), row), row)
+            yield samples
 
     made_of = stamp(sample_rate, [(row.file, content) for row, content in zip(rows, digests, strict=True)])
     return keep_waveforms([row.file for row in rows], decoded(), folder, sample_rate, made_of)
@@ -144,21 +151,37 @@ def keep_waveforms(
 ) -> WaveformStore:
     """The store in `folder` if it was made of the same (the stamp `made_of`), else a new one of `waveforms`, one for
     each of `files`, which only then are asked for."""
-    if (folder / "index.json").exists():
-        store = WaveformStore(folder)
-        if store.stamp == made_of:
-            return store
+    kept = _kept_waveforms(folder)
+    if kept is not None and kept.stamp == made_of:
+        return kept
     folder.mkdir(parents=True, exist_ok=True)
     offsets = [0]
     with open(folder / "waveforms.part", "wb") as out:
         for samples in waveforms:
-            # not `tofile`, whose error of a full disk does not say what it is
-            out.write(np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tobytes())
+            out.write(_int16(samples))  # not `tofile`, whose error of a full disk does not say what it is
             offsets.append(offsets[-1] + len(samples))
+        out.flush()
+        os.fsync(out.fileno())
+    (folder / "index.json").unlink(missing_ok=True)  # so that an index never stands beside another's waveforms
     (folder / "waveforms.part").replace(folder / "waveforms.i16")
     index = {"stamp": made_of, "sample_rate": sample_rate, "files": files, "offsets": offsets}
     write_whole(folder / "index.json", json.dumps(index).encode())
     return WaveformStore(folder)
+
+
+def _kept_waveforms(folder: Path) -> WaveformStore | None:
+    """What lies in `folder`, None where that is nothing whole."""
+    try:
+        store = WaveformStore(folder)
+        size = (folder / "waveforms.i16").stat().st_size
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    whole = len(store.offsets) == len(store.files) + 1 and size == store.offsets[-1] * np.dtype(np.int16).itemsize
+    return store if whole else None
+
+
+def _int16(samples: np.ndarray) -> bytes:
+    return np.clip(np.round(samples * FULL_SCALE), -32_768, 32_767).astype(np.int16).tobytes()
 
 
 def kept_answers(spec: TeacherSpec, folder: Path) -> Path:
@@ -190,8 +213,11 @@ def teacher_stamp(spec: TeacherSpec, store: WaveformStore, data: Path) -> str:
 
 
 def _kept_stamp(kept: Path) -> str:
-    with np.load(kept, allow_pickle=False) as arrays:
-        return str(arrays["stamp"]) if "stamp" in arrays else ""
+    try:
+        with open(kept, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return str(arrays["stamp"]) if "stamp" in arrays else ""
+    except (ValueError, EOFError, zipfile.BadZipFile):  # damaged: the teacher is asked again
+        return ""
 
 
 def _compute(spec: TeacherSpec, store: WaveformStore, data: Path, kept: Path, made_of: str, report: Report) -> None:

@@ -84,7 +84,7 @@ def _a_persons_code(what: str) -> Iterator[None]:
         yield
     except SettingsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's `sys.exit` would end the run without a word
         last = traceback.extract_tb(error.__traceback__)[-1]
         hint = "Install what it imports beside this program." if isinstance(error, ImportError) else _WHAT
         place = f"{Path(last.filename).name}, line {last.lineno}"

@@ -15,9 +15,11 @@ from ..errors import SettingsError
 def read_toml(path: Path) -> dict[str, Any]:
     """The table in `path`; SettingsError names the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors begin a file with a mark
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise SettingsError(f"{path}: {error.strerror}", "Check the name of the file and its folder.") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: not TOML: nested too deeply") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
 
@@ -63,6 +65,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise SettingsError(f"{where}: the number is too large") from None
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{where}: {value} is no finite number")
+    if isinstance(value, str) and "\0" in value:
+        raise SettingsError(f"{where}: {value!r} holds a character that no name has")
     if origin is None and type(value) is hint:
         return value
     wanted = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))

@@ -254,6 +254,7 @@ def test_a_version_that_is_not_there(world: World, versions: Versions, tmp_path:
         {"labels": ["Blues", "Blues", "Hip-Hop", "R&B"]},
         {"own": ["Forró", "More"]},
         {"own": ["x" * 61]},
+        {"own": ["BLUES"]},
         {"own": ["\x1b[31m"]},
         {"temperature": 0},
         {"temperature": "NaN"},
@@ -266,6 +267,14 @@ def test_a_version_that_is_not_there(world: World, versions: Versions, tmp_path:
         {"report": {"songs": {"Blues": float("inf")}, "left_out": None}},
         {"conformal_quantile": 7},
         {"report": []},
+        {"report": {"songs": {"Blues": -1}, "left_out": None}},
+        {"report": {"songs": {}, "left_out": None, "more": [float("nan")]}},
+        {
+            "report": {
+                "songs": {},
+                "left_out": {"accuracy_before": {"value": 0.5}, "accuracy_after": {"value": 1.5}},
+            }
+        },
         {"report": {"songs": {"Blues": "many"}, "left_out": None}},
         {"created": None, "weights_digest": None, "report": {}},
     ],
@@ -285,6 +294,21 @@ def test_a_description_that_is_none_is_refused(world: World, versions: Versions,
     (versions.folder / "first" / META_FILE).write_bytes(data)
     with pytest.raises(ModelError, match="first"):
         versions.load("first", world.base)
+
+
+def test_what_is_damaged_is_not_printed_whole(world: World, versions: Versions) -> None:
+    (versions.folder / "first" / META_FILE).write_bytes(b" " * 100_000 + b"\xff")
+    with pytest.raises(ModelError, match="damaged: UnicodeDecodeError") as refused:
+        versions.load("first", world.base)
+    assert len(refused.value.message) < 1_000
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
+    versions: Versions, personal: PersonalModel
+) -> None:
+    (versions.folder / f".second.{os.getpid()}.new").mkdir(parents=True)
+    versions.save(dataclasses.replace(personal, name="second"))
+    assert "second" in versions.names()
 
 
 def rewrite(versions: Versions, tensors: bytes) -> None:

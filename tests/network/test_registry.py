@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def test_saving_again_replaces_the_model(tmp_path: Path, network: MelViT, card: 
     save_model(tmp_path / "small", network, card)
     after = answers(Registry([tmp_path]).load("small")[0])
     torch.testing.assert_close(after[:, :3] - before[:, :3], torch.ones(2, 3))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
+    tmp_path: Path, network: MelViT, card: ModelCard
+) -> None:
+    (tmp_path / f".small.{os.getpid()}.new").mkdir()
+    save_model(tmp_path / "small", network, card)
     assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
 
 

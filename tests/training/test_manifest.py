@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from acoustic.errors import ManifestError, SettingsError
 from acoustic.network.vit import Architecture
 from acoustic.training.background import choose
-from acoustic.training.config import Source, TrainConfig
+from acoustic.training.config import MOST, Source, TrainConfig
 from acoustic.training.manifest import Row, read_rows, split
 
 LABELS = ("Blues", "Jazz")
@@ -29,6 +29,7 @@ def data(tmp_path: Path) -> Path:
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "same.wav").write_bytes(b"a.wav")
     (tmp_path / "empty.wav").touch()
+    (tmp_path / "link.wav").symlink_to("a.wav")
     (tmp_path / "songs.csv").write_text("file,genre,artist\na.wav,Blues,Ann\nb.wav,,Bob\nc.wav,Jazz,Bob\n")
     return tmp_path
 
@@ -51,7 +52,16 @@ def test_rows_are_read_with_their_group(data: Path) -> None:
         ("file,genre,artist\n\na.wav,Blues,Ann\n\nb.wav,Polka,Bob\n", r"line 5: unknown genre 'Polka'"),
         ('file,genre,artist\na.wav,Blues,"Ann\nLee"\nb.wav,Polka,Bob\n', r"line 4: unknown genre 'Polka'"),
         ("file,genre,artist\na.wav,Blues,\n", r"line 2: no value in column 'artist'"),
-        ("file,genre\na.wav,Blues\n", r"line 2: no value in column 'artist'"),
+        ("file,genre\na.wav,Blues\n", r"line 1: no column 'artist'; there are 'file', 'genre'"),
+        ("file;genre;artist\na.wav;Blues;Ann\n", r"line 1: no column 'file'; there are 'file;genre;artist'"),
+        ("", r"songs\.csv, line 1: no column 'file': the file is empty"),
+        ("file,genre,genre,artist\na.wav,Blues,Jazz,Ann\n", r"line 1: the column 'genre' is there twice"),
+        ('file,genre,artist\na.wav,Blues,Ann\nc.wav,Jazz,"Bob\nb.wav,,Bob\n', r"line 3: the row that begins here"),
+        ('file,genre,artist\n"a.wav"x,Blues,Ann\n', r"line 2: the row that begins here"),
+        ('file,genre,artist\na.wav,Blues,Ann\nb.wav,Polka,"Bob\nLee"\n', r"line 3: unknown genre 'Polka'"),
+        ("file,genre,artist\na.wav,Blues,  \n", r"line 2: no value in column 'artist'"),
+        ("file,genre,artist\na.wav,Blues,Ann\n./a.wav,Blues,Ann\n", r"line 3: './a.wav' is given already: .*line 2"),
+        ("file,genre,artist\na.wav,Blues,Ann\nlink.wav,Blues,Ann\n", r"line 3: 'link.wav' is given already"),
         ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"line 3: 'a.wav' is given already: .*line 2"),
         ("file,genre,artist\na.wav,Blues,Ann\nc.wav,,Bob\n", r"no file has the genre 'Jazz'"),
         (
@@ -63,7 +73,7 @@ def test_rows_are_read_with_their_group(data: Path) -> None:
             r"line 4: 'same.wav' is 'Jazz', and the same recording as 'a.wav', which is 'Blues': .*line 3",
         ),
         (f"file,genre,artist\n{'x' * 300}.wav,Blues,Ann\n", r"line 2: no file 'xxx"),
-        ("file,genre,artist\n", r"source 'songs' has no files"),
+        ("file,genre,artist\n", r"source 'songs' has no files: .*songs\.csv"),
     ],
 )
 def test_a_broken_manifest_is_refused_with_its_row(data: Path, text: str, complaint: str) -> None:
@@ -71,6 +81,27 @@ def test_a_broken_manifest_is_refused_with_its_row(data: Path, text: str, compla
     with pytest.raises(ManifestError, match=complaint) as caught:
         read_rows(config(), data)
     assert caught.value.hint
+
+
+def test_blanks_around_cells_do_not_count(data: Path) -> None:
+    (data / "songs.csv").write_text("file, genre ,artist\na.wav, Blues ,Ann \nb.wav,,Ann\nc.wav,Jazz,Bob\n  \n , ,\n")
+    assert [(r.genre, r.group) for r in read_rows(config(), data)] == [
+        ("Blues", "songs:Ann"),
+        ("", "songs:Ann"),
+        ("Jazz", "songs:Bob"),
+    ]
+
+
+def test_another_encoding_is_said(data: Path) -> None:
+    (data / "songs.csv").write_bytes("file,genre,artist\na.wav,Blues,Andr\xe9\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match=r"songs\.csv: not a CSV file in UTF-8") as caught:
+        read_rows(config(), data)
+    assert "UTF-8" in caught.value.hint
+
+
+def test_a_folder_that_is_not_there_is_told_with_its_source(data: Path) -> None:
+    with pytest.raises(ManifestError, match=r"source 'songs': no folder .*nowhere"):
+        read_rows(config(manifest="", folder="nowhere"), data)
 
 
 def test_one_recording_twice_in_one_group_leaks_nothing(data: Path) -> None:
@@ -194,6 +225,18 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (good.replace("width = 64", 'width = "64"'), "width: '64' is not int"),
         ("sources = [1]\n" + good.split("[[sources]]")[0], "a table is needed"),
         ("batch_size = 0\n" + good, "batch_size = 0"),
+        *((f"{name} = {10**13}\n{good}", rf"{name} = .* must be .* at most") for name in MOST),
+        (f"samples = 1{'0' * 400}\n{good}", "samples = .* at most"),
+        ("accumulate = 33\n" + good, "accumulate = 33 parts of a batch of 32"),
+        ('base = "a\\u0000b"\n' + good, "base: no file"),
+        ('base = "none.toml"\n' + good, r"run\.toml: base: no file 'none\.toml'"),
+        ("a = " + "[" * 5_000, "nested too deeply"),
+        (good.replace('"m.csv"', '"m\\u0000.csv"'), "no name has"),
+        (good.replace('manifest = "m.csv"', ""), "either a manifest or a folder"),
+        (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nfolder = "f"'), "either a manifest or a folder"),
+        (good + "[augment]\ntime_masks = 1_000_000\n", r"augment\.time_masks"),
+        (good + "[augment]\nspeed_range = [1e-6, 1e6]\n", r"augment\.speed_range = .* must lie from 0\.25 to 4"),
+        (good + "[augment]\ngain_db = [-1e9, 6]\n", r"augment\.gain_db = .* must lie from"),
         (good.replace('"x"', '"../x"'), "plain name"),
         (good.replace("[mel]", "held_out = 1.5\n[mel]"), "held_out"),
         (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = true'), "hop_s: True is not float"),
@@ -217,10 +260,21 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\ngroup_pattern = "(a)(b)"'), "one pair of brackets"),
     ):
         file.write_text(bad)
-        with pytest.raises(SettingsError, match=complaint):
+        with pytest.raises(SettingsError, match=complaint) as refused:
             TrainConfig.read(file)
+        assert "--help" not in refused.value.hint
+    file.write_bytes(b"\xef\xbb\xbf" + good.encode())
+    assert TrainConfig.read(file) == run
     with pytest.raises(SettingsError, match="No such file"):
         TrainConfig.read(tmp_path / "none.toml")
+
+
+def test_who_has_no_teachers_takes_none_of_what_the_base_says_of_theirs(tmp_path: Path) -> None:
+    shipped = (Path(__file__).resolve().parents[2] / "configs" / "embedded.toml").read_text(encoding="utf-8")
+    (tmp_path / "embedded.toml").write_text(shipped, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text('base = "embedded.toml"\nlabels = ["Blues", "Forró"]\nteachers = []\n')
+    run = TrainConfig.read(tmp_path / "mine.toml")
+    assert (run.teachers, run.tags, run.genre_tags) == ((), (), {})
 
 
 def test_the_shipped_configurations_are_sound() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from acoustic.errors import ManifestError
 from acoustic.training import targets
 from acoustic.training.config import TeacherSpec
+from acoustic.training.manifest import Row
 from acoustic.training.targets import TeacherAnswers, WaveformStore, ask_teacher, keep_waveforms
 from acoustic.training.teachers import Plugged
 
@@ -132,6 +134,66 @@ def test_an_answer_that_is_no_number_is_told_with_its_file_and_not_kept(
     with pytest.raises(ManifestError, match="the teacher 'spectrum' answers '0' with"):
         asked("unsound")
     assert not (tmp_path / "unsound" / "spectrum.npz").exists()
+
+
+def test_an_index_never_stands_beside_the_waveforms_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while the waveforms of one data set take the place of another's."""
+    loud, quiet = np.full(1_000, 0.5, np.float32), np.full(1_000, 0.1, np.float32)
+    keep_waveforms(["a", "b"], [loud, quiet], tmp_path, 8_000, "first")
+
+    def killed(file: Path, data: bytes) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(targets, "write_whole", killed)
+        with contextlib.suppress(Killed):
+            keep_waveforms(["b", "a"], [quiet, loud], tmp_path, 8_000, "second")
+    store = keep_waveforms(["a", "b"], [loud, quiet], tmp_path, 8_000, "first")
+    assert store.read(0) == pytest.approx(loud, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [("index.json", b"{"), ("index.json", b"[]"), ("waveforms.i16", b"x" * 100), ("waveforms.i16", b""), ("", b"")],
+)
+def test_what_is_damaged_is_made_anew(tmp_path: Path, file: str, data: bytes) -> None:
+    waveform = np.full(1_000, 0.5, np.float32)
+    keep_waveforms(["a"], [waveform], tmp_path, 8_000, "one")
+    if file:
+        (tmp_path / file).write_bytes(data)
+    else:
+        (tmp_path / "waveforms.i16").unlink()
+    assert keep_waveforms(["a"], [waveform], tmp_path, 8_000, "one").read(0) == pytest.approx(waveform, abs=1e-4)
+
+
+def test_answers_that_are_damaged_are_asked_for_anew(asked: Asking) -> None:
+    file, _ = asked("whole")
+    sound = file.read_bytes()
+    file.write_bytes(sound[:100])
+    assert asked("whole")[1] == list(range(N_TRACKS))
+    assert file.read_bytes() == sound
+
+
+@pytest.mark.parametrize(
+    ("genre", "group", "complaint"),
+    [
+        ("Blues", "songs:Bob", r"line 3: 'b.flac' in the group 'songs:Bob' is the same recording as 'a.wav'"),
+        ("Jazz", "songs:Ann", r"line 3: 'b.flac' is 'Jazz', and the same recording as 'a.wav', which is 'Blues'"),
+        ("Blues", "songs:Ann", ""),
+    ],
+)
+def test_one_recording_in_two_formats_is_one(tmp_path: Path, genre: str, group: str, complaint: str) -> None:
+    samples = np.random.default_rng(0).normal(0, 3_000, 8_000).astype(np.int16)
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(tmp_path / name, samples, 8_000, "PCM_16")
+    rows = [
+        Row("a.wav", "songs", "music", "Blues", "songs:Ann", where="line 2"),
+        Row("b.flac", "songs", "music", genre, group, where="line 3"),
+    ]
+    with pytest.raises(ManifestError, match=complaint) if complaint else contextlib.nullcontext():
+        store = targets.build_waveforms(rows, ["1", "2"], tmp_path, tmp_path / "kept", 8_000, lambda *said: None)
+        assert len(store) == 2
+    assert (tmp_path / "kept" / "index.json").exists() == (not complaint)
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_a_teacher_is_plugged_in_by_path(teacher_file: Path) -> None:
         ("class Teacher: tags = ('a',)", "needs SAMPLE_RATE"),
         ("SAMPLE_RATE = 8000\nclass Teacher: pass", "no names"),
         ("import no_such_module", "cannot be made: ModuleNotFoundError"),
+        ("import sys\nsys.exit(0)", r"cannot be made: SystemExit: 0 \(teacher\.py, line 2\)"),
         ("def broken(", "cannot be made: SyntaxError"),
         ("SAMPLE_RATE = 'x'\nclass Teacher: tags = ('a',)", r"cannot be made: ValueError.*\(teachers.py"),
         ("SAMPLE_RATE = 8000\nclass Teacher: tags = ()", "no names"),
