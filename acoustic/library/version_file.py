@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import lzma
+import math
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -103,9 +105,11 @@ def encode(personal: PersonalModel) -> tuple[bytes, bytes]:
 def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
     """The version in these bytes; ModelError unless every part of it is there and sound."""
     try:
-        said = json.loads(meta, parse_constant=_no_number)
+        said = json.loads(meta, parse_constant=_finite, parse_float=_finite)
         if said["format"] != FORMAT:
-            raise ModelError(f"{where}: is of format {said['format']!r}, this program knows {FORMAT}", "Update it.")
+            raise ModelError(
+                f"{where}: is of format {reprlib.repr(said['format'])}, this program knows {FORMAT}", "Update it."
+            )
         if hashlib.sha256(tensors).hexdigest() != said["sha256"]:
             raise ModelError(f"{where}: {TENSOR_FILE} does not have the SHA-256 that {META_FILE} states", _DAMAGED)
         arrays = safetensors.numpy.load(tensors)
@@ -132,15 +136,17 @@ def parse(meta: bytes, tensors: bytes, where: Path) -> Stored:
         RecursionError,
         safetensors.SafetensorError,
     ) as error:
-        # not `repr`, which of what is not UTF-8 holds all the bytes
-        raise ModelError(f"{where}: is damaged: {type(error).__name__}: {error}", _DAMAGED) from None
+        raise ModelError(f"{where}: is damaged: {type(error).__name__}: {str(error)[:200]}", _DAMAGED) from None
     _check_sound(stored, where)
     return stored
 
 
-def _no_number(said: str) -> float:
-    """For NaN and Infinity, which Python's reader takes and JSON does not know."""
-    raise ValueError(f"{said} is no number")
+def _finite(said: str) -> float:
+    """A number; ValueError for NaN and Infinity, which Python's reader takes and JSON does not know, and for 1e999."""
+    value = float(said)
+    if not math.isfinite(value):
+        raise ValueError(f"{said[:20]} is no finite number")
+    return value
 
 
 def _calibration(said: Mapping[str, Any]) -> Calibration:

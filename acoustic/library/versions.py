@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import re
+import secrets
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -204,8 +205,8 @@ class Versions:
         try:
             said = json.loads(read_bytes(file, MAX_META_BYTES))
             history = said["history"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file}: is damaged: {type(error).__name__}: {error}", _CHOOSE) from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(f"{file}: is damaged: {type(error).__name__}: {str(error)[:200]}", _CHOOSE) from None
         if not isinstance(history, list) or not history or not all(h is None or isinstance(h, str) for h in history):
             raise ModelError(f"{file}: is damaged: {history!r} is no list of versions", _CHOOSE)
         return history
@@ -264,9 +265,8 @@ class Versions:
 
     def _keep(self, name: str, meta: bytes, tensors: bytes) -> Path:
         folder = self.folder / name
-        aside = self.folder / f".{name}.{os.getpid()}.new"
+        aside = self.folder / f".{name}.{secrets.token_hex(4)}.new"  # a process's number comes again
         try:
-            shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had this one's number
             aside.mkdir(parents=True)
             write_whole(aside / TENSOR_FILE, tensors)
             write_whole(aside / META_FILE, meta)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,10 +140,9 @@ def save_model(folder: Path, network: MelViT, card: ModelCard, dtype: torch.dtyp
     if network.architecture != card.architecture:
         raise ModelError(f"{folder}: the card's architecture is not the network's")
     check_replaceable(folder)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    mark = secrets.token_hex(4)  # a process's number comes again, and a killed one may have left its folder
+    aside, replaced = (folder.with_name(f".{folder.name}.{mark}.{which}") for which in ("new", "old"))
     try:
-        shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had this one's number
         aside.mkdir(parents=True)
         card = dataclasses.replace(card, weights=weights.write(aside, network, dtype or torch.float16))
         card.write(aside)

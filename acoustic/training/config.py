@@ -8,6 +8,7 @@ Paths of data and teachers in the file are relative to the data folder that the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,16 +26,22 @@ BLENDS = "blends"
 """the source that blends are told by"""
 MOST_SEED = 1_000_000_000
 """so that a generator's number of seed, draws and step fits into 64 bits"""
+MOST_WEIGHT = 1e6
+MIN_WINDOW_S, MAX_WINDOW_S = 0.01, 3_600.0
+"""of a teacher"""
 MOST = {
     "samples": 10**12,
     "batch_size": 65_536,
     "workers": 256,
+    "checkpoint_steps": 10**12,
+    "early_stop_epochs": 10**12,
     "learning_rate": 1.0,
     "layer_decay": 1.0,
-    **dict.fromkeys(("weight_decay", "head_labelled", "head_ridge", "clip_norm"), 1e6),
-    **dict.fromkeys(("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight"), 1e6),
+    **dict.fromkeys(("weight_decay", "head_labelled", "head_ridge", "clip_norm"), MOST_WEIGHT),
+    **dict.fromkeys(("genre_weight", "tag_weight", "embedding_weight", "auxiliary_weight"), MOST_WEIGHT),
 }
 """far beyond what a run would want, and below what breaks it after its long preparation"""
+MOST_BLENDS = 10**7
 MOST_SPEED, MOST_SEMITONES, MOST_DB = 4.0, 48.0, 200.0
 MIN_SAMPLE_RATE_HZ = 8_000
 """of a model that is trained here: below it the made sounds that are not music cannot be told from one another"""
@@ -238,6 +245,8 @@ class TrainConfig:
         of the one is laid over the same table of the other. SettingsError names the file and the key that is wrong."""
         try:
             config: TrainConfig = record(cls, _with_base(path), str(path))
+        except RecursionError:
+            raise SettingsError(f"{path}: nested too deeply", _KEYS) from None
         except SettingsError as error:
             raise SettingsError(error.message, _KEYS if error.hint == error.default_hint else error.hint) from None
         for problem in _problems(config):
@@ -292,8 +301,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
     if config.augment.room_p > 0 and not config.rooms:
         yield "augment.room_p is above 0, but no folder of impulse responses is named: `rooms`"
     said = [teacher.weight for teacher in config.teachers]
-    if said and (min(said) < 0 or max(said) <= 0):
-        yield f"the teachers' weights {said} must be 0 or more, and one of them above 0"
+    if said and (min(said) < 0 or not 0 < max(said) <= MOST_WEIGHT):
+        yield f"the teachers' weights {said} must be from 0 to {MOST_WEIGHT}, and one of them above 0"
     if config.mel.sample_rate < MIN_SAMPLE_RATE_HZ:
         yield f"mel.sample_rate = {config.mel.sample_rate} Hz must be {MIN_SAMPLE_RATE_HZ} or more"
     for source in config.sources:
@@ -303,15 +312,20 @@ def _problems(config: TrainConfig) -> Iterator[str]:
             yield f"source {source.name!r}: group_pattern is not a regular expression with one pair of brackets"
         if not 0 <= source.label_weight <= 1:
             yield f"source {source.name!r}: label_weight = {source.label_weight} must be from 0 to 1"
-        if source.share < 0:
-            yield f"source {source.name!r}: share = {source.share} must not be below 0"
+        if not 0 <= source.share <= MOST_WEIGHT:
+            yield f"source {source.name!r}: share = {source.share} must not be below 0 or above {MOST_WEIGHT}"
     if not sum(source.share for source in config.sources) > 0:
         yield "there must be a source whose share is above 0"
     for teacher in config.teachers:
         if not NAME.fullmatch(teacher.name):
             yield f"teacher {teacher.name!r}: not a plain name of letters, digits, '.', '_', '+' and '-'"
-        if not (teacher.window_s > 0 and teacher.hop_s > 0):
-            yield f"teacher {teacher.name!r}: window_s and hop_s must be above 0"
+        if (
+            not MIN_WINDOW_S
+            <= min(teacher.window_s, teacher.hop_s)
+            <= max(teacher.window_s, teacher.hop_s)
+            <= MAX_WINDOW_S
+        ):
+            yield f"teacher {teacher.name!r}: window_s and hop_s must be from {MIN_WINDOW_S} to {MAX_WINDOW_S} s"
     if config.tags and not config.teachers:
         yield "`tags` are named, but there is no teacher to learn them from"
     for genre in sorted(set(config.genre_tags) - set(config.labels)):
@@ -331,7 +345,7 @@ def _with_base(path: Path) -> dict[str, Any]:
         return raw
     if not isinstance(name, str):
         raise SettingsError(f"{path}: base: {name!r} is not the name of a file")
-    if "\0" in name or not (path.parent / name).is_file():
+    if not os.path.isfile(path.parent / name):  # a name too long for the disk, or with a NUL, is none, too
         raise SettingsError(f"{path}: base: no file {name!r} beside it", "Check its name.")
     below = read_toml(path.parent / name)
     if "base" in below:
@@ -365,14 +379,18 @@ def _augment_problems(augment: AugmentSpec, n_mels: int) -> Iterator[str]:
             numbers = value if isinstance(value, tuple) else (value,)
             if name.endswith(ending) and max(map(abs, numbers)) > furthest:
                 yield f"augment.{name} = {value} must lie from {-furthest} to {furthest}"
+    for name, (low, high) in {"clipping_percent": (0, 100), "codec_kbps": (8, 320)}.items():
+        value = getattr(augment, name)
+        if not low <= value[0] <= value[1] <= high:
+            yield f"augment.{name} = {list(value)} must rise, from {low} to {high}"
     if augment.mixup_p + augment.cutmix_p > 1:
         yield "augment.mixup_p and augment.cutmix_p together must not be above 1: a crop is mixed or cut, not both"
 
 
 def _blend_problems(config: TrainConfig) -> Iterator[str]:
     blends = config.blends
-    if blends.n < 0 or blends.share < 0:
-        yield f"blends.n = {blends.n} and blends.share = {blends.share} must not be below 0"
+    if not (0 <= blends.n <= MOST_BLENDS and 0 <= blends.share <= MOST_WEIGHT):
+        yield f"blends.n = {blends.n} and blends.share = {blends.share} must not be below 0 or huge"
     if (blends.n > 0) != (blends.share > 0):
         yield "blends need both a number and a share: `blends.n`, `blends.share`"
     if blends.n and not config.teachers:

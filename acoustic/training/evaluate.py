@@ -43,8 +43,8 @@ class Labelled:
 def read_manifest(path: Path, labels: Sequence[str] | None) -> list[Labelled]:
     """Rows of a CSV with the columns file and genre, and group where songs belong together (else a file by itself; one
     that is listed again is of its first group); files are relative to the manifest or to the folder above it, as they
-    are found. ManifestError names the line of a
-    missing column, a genre that is none of `labels` (None takes any), a missing file or one with two genres."""
+    are found. ManifestError names the line of a missing column, a genre that is none of `labels` (None takes any that a
+    genre can be called), a missing file or one with two genres."""
     rows: list[Labelled] = []
     said: dict[str, tuple[str, str, int]] = {}
     for line, cells in read_table(path, ("file", "genre")):

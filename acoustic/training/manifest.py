@@ -59,12 +59,15 @@ def read_rows(config: TrainConfig, data: Path) -> list[Row]:
 
 def _check_files(found: Sequence[Row], data: Path) -> None:
     """No file twice, by whatever way its name leads there."""
-    first: dict[str, str] = {}
+    first: dict[str, Row] = {}
     for row in found:
         path = os.path.realpath(data / row.file)
         if path in first:
-            raise ManifestError(f"{row.where}: {row.file!r} is given already: {first[path]}", "Take one of them out.")
-        first[path] = row.where
+            as_name = f", as {first[path].file!r}" if first[path].file != row.file else ""
+            raise ManifestError(
+                f"{row.where}: {row.file!r} is given already{as_name}: {first[path].where}", "Take one of them out."
+            )
+        first[path] = row
 
 
 def _check_groups(found: Sequence[Row]) -> None:
@@ -114,53 +117,59 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
     """(line that it begins on, cells without blanks around them) of every row of a CSV file with a header; a file's
     name stays as it is. ManifestError names the file that cannot be read, or the line of a column of `needed` that the
     header lacks, of one that it has twice and of a quotation mark that nothing closes."""
+    names: list[str] = []
     rows: list[tuple[int, dict[str, str]]] = []
-    end = 0
+    begin = 1
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin a file with a mark
-            reader = csv.DictReader(stream, restval="", strict=True)  # it passes over blank lines
-            names = [name.strip() for name in reader.fieldnames or ()]
-            _check_header(path, names, needed)
-            reader.fieldnames = names
-            end = reader.line_num
+            reader = csv.reader(stream, strict=True)
             for cells in reader:
-                end = reader.line_num
-                read = [cell for cell in cells.values() if isinstance(cell, str)]
-                begin = end - sum(len(_LINE_END.findall(cell)) for cell in read)
-                if any(cell.strip() for cell in read):
-                    stripped = {name: cells[name] if name == "file" else cells[name].strip() for name in names}
-                    rows.append((begin, stripped))
+                if not any(cell.strip() for cell in cells):
+                    pass  # a blank line, or one of separators alone
+                elif not names:
+                    names = [cell.strip() for cell in cells]
+                    _check_header(f"{path}, line {begin}", names, needed)
+                else:
+                    given = dict(zip(names, [*cells, *[""] * len(names)], strict=False))
+                    rows.append(
+                        (begin, {name: given[name] if name == "file" else given[name].strip() for name in names})
+                    )
+                begin = reader.line_num + 1
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}", "Check the name of the manifest and its folder.") from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not a CSV file in UTF-8: {error}", "Save it as CSV in UTF-8.") from None
     except csv.Error as error:
         raise ManifestError(
-            f"{path}, line {end + 1}: the row that begins here is none: {error}",
-            "Look for a quotation mark that nothing closes.",
+            f"{path}, line {begin}: the row that begins here is none: {error}",
+            "Look for a quotation mark that nothing closes, or one inside a cell that is not written twice.",
         ) from None
+    if not names:
+        raise ManifestError(f"{path}: is empty", _columns(needed))
     return rows
 
 
-_LINE_END = re.compile(r"\r\n|\r|\n")
+def _columns(needed: Sequence[str]) -> str:
+    return f"The first line names the columns, with commas between them: {','.join(dict.fromkeys(needed))}."
 
 
-def _check_header(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
-    hint = f"The first line names the columns, with commas between them: {','.join(dict.fromkeys(needed))}."
+def _check_header(where: str, names: Sequence[str], needed: Sequence[str]) -> None:
     for name in needed:
         if name not in names:
-            said = f"; there are {', '.join(map(repr, names))}" if names else ": the file is empty"
-            raise ManifestError(f"{path}, line 1: no column {name!r}{said}", hint)
+            there = ", ".join(map(repr, names))
+            raise ManifestError(f"{where}: no column {name!r}; there are {there}", _columns(needed))
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice:
-        raise ManifestError(f"{path}, line 1: the column {twice!r} is there twice", hint)
+        raise ManifestError(f"{where}: the column {twice!r} is there twice", "Take one of them out.")
 
 
 def _from_folder(source: Source, data: Path) -> list[Row]:
-    if not (data / source.folder).is_dir():
+    if not os.path.isdir(data / source.folder):  # a name too long for the disk is none, too
         raise ManifestError(f"source {source.name!r}: no folder {data / source.folder}", "Check its name.")
-    found = find_audio(data / source.folder)
-    files = [(path.relative_to(data) if path.is_relative_to(data) else path).as_posix() for path in found]
+    found: dict[str, Path] = {}
+    for path in find_audio(data / source.folder):
+        found.setdefault(os.path.realpath(path), path)  # a link to another file of the folder is no more data
+    files = [(path.relative_to(data) if path.is_relative_to(data) else path).as_posix() for path in found.values()]
     where = f"folder {source.folder}"
     return [Row(file, source.name, source.kind, "", _group(source, file, file, where), where=where) for file in files]
 

@@ -20,7 +20,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error.strerror}", "Check the name of the file and its folder.") from None
     except RecursionError:
         raise SettingsError(f"{path}: not TOML: nested too deeply") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of its grammar, its encoding, or of a number of thousands of digits
         raise SettingsError(f"{path}: not TOML: {error}") from None
 
 

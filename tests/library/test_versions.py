@@ -296,17 +296,28 @@ def test_a_description_that_is_none_is_refused(world: World, versions: Versions,
         versions.load("first", world.base)
 
 
-def test_what_is_damaged_is_not_printed_whole(world: World, versions: Versions) -> None:
-    (versions.folder / "first" / META_FILE).write_bytes(b" " * 100_000 + b"\xff")
-    with pytest.raises(ModelError, match="damaged: UnicodeDecodeError") as refused:
+@pytest.mark.parametrize("change", [{"temperature": "x" * 100_000}, {"format": "x" * 100_000}, None])
+def test_what_is_damaged_is_not_printed_whole(world: World, versions: Versions, change: dict[str, Any] | None) -> None:
+    file = versions.folder / "first" / META_FILE
+    said = json.dumps({**json.loads(file.read_text()), **(change or {})}).encode()
+    file.write_bytes(said if change else b" " * 100_000 + b"\xff")
+    with pytest.raises(ModelError, match=r"damaged: (UnicodeDecode|Value)Error|is of format") as refused:
         versions.load("first", world.base)
     assert len(refused.value.message) < 1_000
+
+
+def test_a_number_beyond_all_numbers_is_damage(world: World, versions: Versions) -> None:
+    file = versions.folder / "first" / META_FILE
+    file.write_text(file.read_text().replace('"report": {', '"report": {"more": 1e999, ', 1))
+    with pytest.raises(ModelError, match="no finite number"):
+        versions.load("first", world.base)
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
     versions: Versions, personal: PersonalModel
 ) -> None:
-    (versions.folder / f".second.{os.getpid()}.new").mkdir(parents=True)
+    for entry in ("new", "old"):
+        (versions.folder / f".second.{os.getpid()}.{entry}").mkdir(parents=True)
     versions.save(dataclasses.replace(personal, name="second"))
     assert "second" in versions.names()
 

@@ -119,9 +119,12 @@ def test_saving_again_replaces_the_model(tmp_path: Path, network: MelViT, card: 
 def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
     tmp_path: Path, network: MelViT, card: ModelCard
 ) -> None:
-    (tmp_path / f".small.{os.getpid()}.new").mkdir()
-    save_model(tmp_path / "small", network, card)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
+    for left in ("new", "old"):
+        (tmp_path / f".small.{os.getpid()}.{left}").mkdir()
+        (tmp_path / f".small.{os.getpid()}.{left}" / "card.json").touch()
+    for _ in range(2):
+        save_model(tmp_path / "small", network, card)
+    assert Registry([tmp_path]).names() == ("small",)
 
 
 def test_a_failed_save_leaves_the_old_model(tmp_path: Path, network: MelViT, card: ModelCard) -> None:

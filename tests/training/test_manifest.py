@@ -54,13 +54,19 @@ def test_rows_are_read_with_their_group(data: Path) -> None:
         ("file,genre,artist\na.wav,Blues,\n", r"line 2: no value in column 'artist'"),
         ("file,genre\na.wav,Blues\n", r"line 1: no column 'artist'; there are 'file', 'genre'"),
         ("file;genre;artist\na.wav;Blues;Ann\n", r"line 1: no column 'file'; there are 'file;genre;artist'"),
-        ("", r"songs\.csv, line 1: no column 'file': the file is empty"),
+        ("", r"songs\.csv: is empty"),
+        ('\nfile,genre,artist\na.wav,Blues,Ann\n\n\nc.wav,Jazz,"Bob\n', r"line 6: the row that begins here"),
+        ('file,genre,artist\na.wav,Blues,Ann,"more\nyet"\nb.wav,Polka,Bob,"\n\n"\n', r"line 4: unknown genre 'Polka'"),
+        ("file,genre,artist\na.wav,Blues,Ann\n,,,x\n", r"line 3: no value in column 'file'"),
         ("file,genre,genre,artist\na.wav,Blues,Jazz,Ann\n", r"line 1: the column 'genre' is there twice"),
         ('file,genre,artist\na.wav,Blues,Ann\nc.wav,Jazz,"Bob\nb.wav,,Bob\n', r"line 3: the row that begins here"),
         ('file,genre,artist\n"a.wav"x,Blues,Ann\n', r"line 2: the row that begins here"),
         ('file,genre,artist\na.wav,Blues,Ann\nb.wav,Polka,"Bob\nLee"\n', r"line 3: unknown genre 'Polka'"),
         ("file,genre,artist\na.wav,Blues,  \n", r"line 2: no value in column 'artist'"),
-        ("file,genre,artist\na.wav,Blues,Ann\n./a.wav,Blues,Ann\n", r"line 3: './a.wav' is given already: .*line 2"),
+        (
+            "file,genre,artist\na.wav,Blues,Ann\n./a.wav,Blues,Ann\n",
+            r"line 3: './a.wav' is given already, as 'a.wav': .*line 2",
+        ),
         ("file,genre,artist\na.wav,Blues,Ann\nlink.wav,Blues,Ann\n", r"line 3: 'link.wav' is given already"),
         ("file,genre,artist\na.wav,Blues,Ann\na.wav,Jazz,Ann\n", r"line 3: 'a.wav' is given already: .*line 2"),
         ("file,genre,artist\na.wav,Blues,Ann\nc.wav,,Bob\n", r"no file has the genre 'Jazz'"),
@@ -99,9 +105,10 @@ def test_another_encoding_is_said(data: Path) -> None:
     assert "UTF-8" in caught.value.hint
 
 
-def test_a_folder_that_is_not_there_is_told_with_its_source(data: Path) -> None:
-    with pytest.raises(ManifestError, match=r"source 'songs': no folder .*nowhere"):
-        read_rows(config(manifest="", folder="nowhere"), data)
+@pytest.mark.parametrize("name", ["nowhere", "x" * 300])
+def test_a_folder_that_is_not_there_is_told_with_its_source(data: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match=rf"source 'songs': no folder .*{name}"):
+        read_rows(config(manifest="", folder=name), data)
 
 
 def test_one_recording_twice_in_one_group_leaks_nothing(data: Path) -> None:
@@ -229,6 +236,15 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (f"samples = 1{'0' * 400}\n{good}", "samples = .* at most"),
         ("accumulate = 33\n" + good, "accumulate = 33 parts of a batch of 32"),
         ('base = "a\\u0000b"\n' + good, "base: no file"),
+        (f'base = "{"x" * 300}"\n{good}', "base: no file"),
+        (f"samples = 1{'0' * 5_000}\n{good}", "not TOML"),
+        ("genre_tags" + ".a" * 2_000 + " = 1\n" + good, "nested too deeply"),
+        (good.replace('file = "t.py"', 'file = "t.py"\nwindow_s = 1e12'), "window_s and hop_s must be from"),
+        (good + "weight = 1e308\n", "weights"),
+        (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nshare = 1e308'), "share = 1e\\+308"),
+        (good + "[augment]\nclipping_percent = [-5, 1000]\n", r"augment\.clipping_percent"),
+        (good + "[augment]\ncodec_kbps = [0, 64]\n", r"augment\.codec_kbps"),
+        (good + f"[blends]\nn = 1{'0' * 300}\nshare = 1.0\n", r"blends\.n"),
         ('base = "none.toml"\n' + good, r"run\.toml: base: no file 'none\.toml'"),
         ("a = " + "[" * 5_000, "nested too deeply"),
         (good.replace('"m.csv"', '"m\\u0000.csv"'), "no name has"),
@@ -245,7 +261,7 @@ def test_configuration_round_trip_and_refusals(tmp_path: Path) -> None:
         (good.replace('["A", "B"]', '["A"]'), "two at least"),
         (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nlabel_weight = 1.5'), "label_weight = 1.5"),
         (good.replace('manifest = "m.csv"', 'manifest = "m.csv"\nshare = 0'), "share is above 0"),
-        (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = 0'), "hop_s must be above 0"),
+        (good.replace('file = "t.py"', 'file = "t.py"\nhop_s = 0'), "hop_s must be from"),
         (
             good.split("[[teachers]]")[0].replace("labels", 'tags = ["Singing"]\nlabels'),
             "no teacher to learn them from",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,19 @@ def test_an_index_never_stands_beside_the_waveforms_of_another(tmp_path: Path, m
     assert store.read(0) == pytest.approx(loud, abs=1e-4)
 
 
+INDEX = b'{"stamp": "one", "sample_rate": 8000, "files": ["a"], "offsets": 5}'
+
+
 @pytest.mark.parametrize(
     ("file", "data"),
-    [("index.json", b"{"), ("index.json", b"[]"), ("waveforms.i16", b"x" * 100), ("waveforms.i16", b""), ("", b"")],
+    [
+        ("index.json", b"{"),
+        ("index.json", b"[]"),
+        ("index.json", INDEX),
+        ("waveforms.i16", b"x" * 100),
+        ("waveforms.i16", b""),
+        ("", b""),
+    ],
 )
 def test_what_is_damaged_is_made_anew(tmp_path: Path, file: str, data: bytes) -> None:
     waveform = np.full(1_000, 0.5, np.float32)
@@ -191,9 +202,22 @@ def test_one_recording_in_two_formats_is_one(tmp_path: Path, genre: str, group: 
         Row("b.flac", "songs", "music", genre, group, where="line 3"),
     ]
     with pytest.raises(ManifestError, match=complaint) if complaint else contextlib.nullcontext():
-        store = targets.build_waveforms(rows, ["1", "2"], tmp_path, tmp_path / "kept", 8_000, lambda *said: None)
-        assert len(store) == 2
-    assert (tmp_path / "kept" / "index.json").exists() == (not complaint)
+        build(rows, tmp_path)
+    one_group = [dataclasses.replace(row, group="songs:Ann", genre="Blues") for row in rows]
+    assert len(build(one_group, tmp_path)) == 2
+    with pytest.raises(ManifestError, match=complaint) if complaint else contextlib.nullcontext():
+        build(rows, tmp_path)  # of what was decoded before, too
+
+
+def build(rows: list[Row], folder: Path) -> WaveformStore:
+    return targets.build_waveforms(rows, ["1", "2"], folder, folder / "kept", 8_000, lambda *said: None)
+
+
+def test_silence_is_nobodys(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(tmp_path / name, np.zeros(8_000, np.int16), 8_000, "PCM_16")
+    rows = [Row(name, "songs", "music", "Blues", f"songs:{name}") for name in ("a.wav", "b.flac")]
+    assert len(build(rows, tmp_path)) == 2
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
