@@ -148,7 +148,8 @@ def test_the_card_tells_of_blends_and_counts_only_what_was_recorded(
     [
         ("n = 5", "both a number and a share"),
         ("share = 0.5", "both a number and a share"),
-        ("n = -1\nshare = 0.5", "must not be below 0"),
+        ("n = -1\nshare = 0.5", r"blends\.n = -1 must be from 0 to"),
+        ("n = 5\nshare = -0.5", r"blends\.share = -0\.5 must be from 0 to"),
         ("n = 5\nshare = 0.5", "without a teacher"),
         ("seconds = 0.0", "from 1 to 600"),
         ("partner_p = 1.5", "from 0 to 1"),

@@ -11,7 +11,7 @@ from ...records import N_FRAMES, Votes
 
 MIN_COSINE = 0.9995
 """Least cosine between a backend's answers and those of eager float32, over PROBE_SEGMENTS segments. bfloat16 has
-0.99998; torch's dynamic int8 has 0.9990 and turned one review flag in sixty-seven, so that a busy machine, on which it
+0.99998; torch's dynamic int8 has 0.9990 and turned one review flag of 178 songs, so that a busy machine, on which it
 won, said another thing than an idle one."""
 MIN_INT8_COSINE = 0.99
 """The same for int8, whose loss of accuracy stands in its own file and counts as well."""
